@@ -1,0 +1,127 @@
+# What nanobind's stub generator can't know of types that are written against CPython
+# itself: how their methods are typed. The docstrings are the module's own (\doc). A
+# rule that matches nothing fails the build.
+
+^autojit\._core\.__prefix__$:
+    \from collections.abc import Callable, Iterable
+    \from inspect import Signature
+    \from types import GenericAlias
+    \from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, final, overload, type_check_only
+    \from autojit._jit import CacheInfo
+    _P = ParamSpec("_P")
+    _Q = ParamSpec("_Q")
+    _R = TypeVar("_R", covariant=True)
+    _S = TypeVar("_S")
+    _T = TypeVar("_T")
+
+    @type_check_only
+    class _BoundDispatcher(Protocol[_P, _R]):
+        """What a dispatcher gives when it is looked up on an instance."""
+
+        @property
+        def __self__(self) -> object: ...
+        @property
+        def __func__(self) -> Dispatcher[..., _R]: ...
+        @property
+        def __name__(self) -> str: ...
+        @property
+        def __qualname__(self) -> str: ...
+        def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R: ...
+        def cache_info(self) -> CacheInfo: ...
+        def clear_cache(self) -> None: ...
+
+# How a dispatcher is made and what it keeps are private.
+^autojit\._core\.Dispatcher\.__new__$:
+    def __new__(cls, fun: Callable[_P, _R], options: Any, maxsize: int, /) -> Self: ...
+
+^autojit\._core\.Dispatcher\._options$:
+    @property
+    def _options(self) -> Any: ...
+
+^autojit\._core\.Dispatcher\.__repr__$:
+
+^autojit\._core\.Dispatcher\.__call__$:
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        \doc
+
+^autojit\._core\.Dispatcher\.__get__$:
+    @overload
+    def __get__(self, instance: None, owner: type | None = None, /) -> Self: ...
+    @overload
+    def __get__(
+        self: Dispatcher[Concatenate[_S, _Q], _T],
+        instance: _S,
+        owner: type | None = None,
+        /,
+    ) -> _BoundDispatcher[_Q, _T]: ...
+
+^autojit\._core\.Dispatcher\.__class_getitem__$:
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+
+^autojit\._core\.Dispatcher\.__(name|qualname)__$:
+    __\1__: str
+
+^autojit\._core\.Dispatcher\.__type_params__$:
+    __type_params__: tuple[Any, ...]
+
+^autojit\._core\.Dispatcher\.__signature__$:
+    __signature__: Signature
+
+^autojit\._core\.Dispatcher\.__wrapped__$:
+    @property
+    def __wrapped__(self) -> Callable[_P, _R]:
+        \doc
+
+^autojit\._core\.Dispatcher\.cache_info$:
+    def cache_info(self) -> CacheInfo:
+        \doc
+
+^autojit\._core\.Dispatcher\.clear_cache$:
+    def clear_cache(self) -> None:
+        \doc
+
+^autojit\._core\.Skeleton\.__(repr|lt|le|gt|ge|ne)__$:
+
+^autojit\._core\.Skeleton\.__eq__$:
+    def __eq__(self, other: object, /) -> bool: ...
+
+^autojit\._core\.Skeleton\.__hash__$:
+    def __hash__(self) -> int: ...
+
+^autojit\._core\.Skeleton\.unflatten$:
+    def unflatten(self, leaves: Iterable[Any], /) -> Any:
+        \doc
+
+^autojit\._core\.Skeleton\.num_leaves$:
+    @property
+    def num_leaves(self) -> int:
+        \doc
+
+^autojit\._core\.flatten$:
+    def flatten(
+        obj: object, leaf_type: type[Any] | tuple[type[Any], ...], /
+    ) -> tuple[list[Any], Skeleton]:
+        \doc
+
+^autojit\._core\.flatten_result$:
+    def flatten_result(obj: object, /) -> tuple[list[Any], Skeleton]:
+        \doc
+
+^autojit\._core\.unflatten$:
+    def unflatten(skeleton: Skeleton, leaves: Iterable[Any], /) -> Any:
+        \doc
+
+^autojit\._core\.configure$:
+    def configure(
+        *,
+        leaf_types: tuple[type[Any], ...],
+        identity_types: tuple[type[Any], ...],
+        ordinary_state: frozenset[str],
+        reduce: Callable[[Any], tuple[Any, ...] | None],
+        set_state: Callable[..., None],
+        specialize: Callable[..., Callable[..., Any]],
+        cache_info: type[CacheInfo],
+        eager: type[Any],
+        copyreg_table: dict[type[Any], Any],
+    ) -> None:
+        \doc

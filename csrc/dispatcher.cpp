@@ -1,0 +1,424 @@
+#include "dispatcher.h"
+
+#include <structmember.h>
+
+#include <cstddef>
+#include <new>
+#include <vector>
+
+#include "skeleton.h"
+#include "type_plan.h"
+
+namespace autojit {
+
+namespace {
+
+Dispatcher* cast(PyObject* self) { return reinterpret_cast<Dispatcher*>(self); }
+
+// Owned references to the leaves of a call: on the C stack unless there are many.
+class Leaves {
+ public:
+  explicit Leaves(std::size_t size) {
+    if (size > kInline) {
+      heap_.resize(size);
+      data_ = heap_.data();
+    }
+  }
+  Leaves(const Leaves&) = delete;
+  Leaves& operator=(const Leaves&) = delete;
+  ~Leaves() {
+    for (std::size_t i = 0; i < size_; ++i) {
+      Py_DECREF(data_[i]);
+    }
+  }
+  PyObject** data() { return data_; }
+  // From now on the first `size` places are owned.
+  void adopt(std::size_t size) { size_ = size; }
+
+ private:
+  static constexpr std::size_t kInline = 64;
+  PyObject* inline_[kInline];
+  PyObject** data_ = inline_;
+  std::size_t size_ = 0;
+  std::vector<PyObject*> heap_;
+};
+
+// Owned references in a vector that grows.
+struct LeafVector {
+  LeafVector() = default;
+  LeafVector(const LeafVector&) = delete;
+  LeafVector& operator=(const LeafVector&) = delete;
+  ~LeafVector() {
+    for (PyObject* leaf : leaves) {
+      Py_DECREF(leaf);
+    }
+  }
+  std::vector<PyObject*> leaves;
+};
+
+// No specialization that was used last serves the call: look it up by hash, or make it.
+PyObject* dispatch_by_hash(Dispatcher* self, const CallView& call, PyObject*& eager) {
+  Table* table = self->table;
+  LeafVector flat;
+  Program program;
+  if (!flatten_call(call, program, flat.leaves)) {
+    return nullptr;
+  }
+  Owned skeleton =
+      Owned::steal(reinterpret_cast<PyObject*>(new_skeleton(std::move(program), "")));
+  Py_hash_t hash = skeleton ? PyObject_Hash(skeleton.get()) : -1;
+  if (hash == -1) {
+    return nullptr;
+  }
+  auto* key = reinterpret_cast<Skeleton*>(skeleton.get());
+  Owned compiled;
+  if (!find(table, key, hash, compiled)) {
+    return nullptr;
+  }
+  bool hit = static_cast<bool>(compiled);
+  if (!hit) {
+    Owned made = Owned::steal(PyObject_CallFunctionObjArgs(
+        config.specialize, self->fun_in_tree ? Py_None : self->fun, skeleton.get(),
+        self->options, table->traces, nullptr));
+    // Meanwhile another thread may have been faster.
+    if (!made || !find(table, key, hash, compiled)) {
+      return nullptr;
+    }
+    if (!compiled) {
+      if (!insert(table, key, hash, made.get())) {
+        return nullptr;
+      }
+      compiled = std::move(made);
+    }
+  }
+  PyObject* result = PyObject_Vectorcall(compiled.get(), flat.leaves.data(),
+                                         flat.leaves.size(), nullptr);
+  bool worked = result != nullptr && result != config.eager;
+  if (worked) {
+    ++(hit ? table->hits : table->misses);
+    settle(table, hash, compiled.get(), true);
+    return result;
+  }
+  eager = result;
+  PyObject* type = nullptr;
+  PyObject* value = nullptr;
+  PyObject* traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  settle(table, hash, compiled.get(), false);
+  PyErr_Restore(type, value, traceback);
+  return nullptr;
+}
+
+// The result, or nullptr: then `eager` tells an exception from `jax.disable_jit`.
+PyObject* dispatch(Dispatcher* self, const CallView& call, PyObject*& eager) {
+  Table* table = self->table;
+  Specialization* last = table->newest;
+  if (last == nullptr) {
+    return dispatch_by_hash(self, call, eager);
+  }
+  // Held: what matching or the call runs may drop the specialization.
+  Owned skeleton = Owned::borrow(reinterpret_cast<PyObject*>(last->skeleton));
+  Owned compiled = Owned::borrow(last->compiled);
+  const Program& program = last->skeleton->program;
+  Leaves leaves(program.leaves);
+  Match match = match_call(program, call, leaves.data());
+  if (match != Match::Yes) {
+    return match == Match::No ? dispatch_by_hash(self, call, eager) : nullptr;
+  }
+  leaves.adopt(program.leaves);
+  PyObject* result =
+      PyObject_Vectorcall(compiled.get(), leaves.data(), program.leaves, nullptr);
+  if (result == config.eager) {
+    eager = result;
+    return nullptr;
+  }
+  ++table->hits;
+  return result;
+}
+
+PyObject* dispatcher_vectorcall(PyObject* object, PyObject* const* args,
+                                std::size_t nargsf, PyObject* kwnames) {
+  Dispatcher* self = cast(object);
+  if (self->fun == nullptr) {
+    PyErr_SetString(PyExc_ReferenceError,
+                    "this autojit dispatcher is being garbage collected");
+    return nullptr;
+  }
+  auto positional = static_cast<std::uint32_t>(PyVectorcall_NARGS(nargsf));
+  CallView call{self->fun_in_tree ? self->fun : nullptr, args, positional,
+                kwnames != nullptr && PyTuple_GET_SIZE(kwnames) != 0 ? kwnames : nullptr,
+                self->keyword_order_matters};
+  PyObject* eager = nullptr;
+  PyObject* result = nullptr;
+  try {
+    result = dispatch(self, call, eager);
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
+  if (eager != nullptr) {
+    Py_DECREF(eager);
+    return PyObject_Vectorcall(self->fun, args, positional, kwnames);
+  }
+  return result;
+}
+
+bool takes_any_keyword(PyObject* fun) {
+  if (PyMethod_Check(fun)) {
+    fun = PyMethod_GET_FUNCTION(fun);
+  }
+  if (!PyFunction_Check(fun)) {
+    return true;  // unknown: then the order counts
+  }
+  auto* code = reinterpret_cast<PyCodeObject*>(PyFunction_GET_CODE(fun));
+  return (code->co_flags & CO_VARKEYWORDS) != 0;
+}
+
+// What `functools.wraps` would take over of the function's own attributes. A callable
+// object keeps its own.
+bool copy_attributes(Dispatcher* self) {
+  if (self->fun_in_tree || PyType_Check(self->fun)) {
+    return true;
+  }
+  PyObject* dict = python::instance_dict(self->fun);
+  if (dict == nullptr || PyDict_GET_SIZE(dict) == 0) {
+    return true;
+  }
+  self->dict = PyDict_Copy(dict);
+  return self->dict != nullptr;
+}
+
+PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
+  PyObject* fun = nullptr;
+  PyObject* options = nullptr;
+  Py_ssize_t maxsize = 0;
+  if (kwargs != nullptr && PyDict_GET_SIZE(kwargs) != 0) {
+    PyErr_SetString(PyExc_TypeError, "Dispatcher takes no keyword arguments");
+    return nullptr;
+  }
+  if (PyArg_ParseTuple(args, "OOn:Dispatcher", &fun, &options, &maxsize) == 0) {
+    return nullptr;
+  }
+  if (PyCallable_Check(fun) == 0) {
+    return PyErr_Format(PyExc_TypeError,
+                        "autojit.jit needs a callable, got %R of type %s", fun,
+                        Py_TYPE(fun)->tp_name);
+  }
+  const TypePlan* plan = plan_for(fun);
+  if (plan == nullptr) {
+    return nullptr;
+  }
+  Owned object = Owned::steal(type->tp_alloc(type, 0));
+  if (!object) {
+    return nullptr;
+  }
+  Dispatcher* self = cast(object.get());
+  self->vectorcall = dispatcher_vectorcall;
+  self->fun = Py_NewRef(fun);
+  self->options = Py_NewRef(options);
+  self->fun_in_tree = plan->kind != Kind::Identity;
+  self->keyword_order_matters = takes_any_keyword(fun);
+  self->table = new_table(static_cast<std::size_t>(maxsize));
+  if (self->table == nullptr || !copy_attributes(self)) {
+    return nullptr;
+  }
+  return object.release();
+}
+
+int dispatcher_traverse(PyObject* object, visitproc visit, void* arg) {
+  Dispatcher* self = cast(object);
+  Py_VISIT(self->fun);
+  Py_VISIT(self->options);
+  Py_VISIT(self->dict);
+  Py_VISIT(self->table);
+  return 0;
+}
+
+int dispatcher_clear(PyObject* object) {
+  Dispatcher* self = cast(object);
+  Py_CLEAR(self->fun);
+  Py_CLEAR(self->options);
+  Py_CLEAR(self->dict);
+  return 0;
+}
+
+void dispatcher_dealloc(PyObject* object) {
+  PyObject_GC_UnTrack(object);
+  Dispatcher* self = cast(object);
+  if (self->weakrefs != nullptr) {
+    PyObject_ClearWeakRefs(object);
+  }
+  dispatcher_clear(object);
+  Py_CLEAR(self->table);
+  Py_TYPE(object)->tp_free(object);
+}
+
+PyObject* dispatcher_repr(PyObject* object) {
+  Dispatcher* self = cast(object);
+  if (self->fun == nullptr) {
+    return PyUnicode_FromString("<autojit.jit>");
+  }
+  return PyUnicode_FromFormat("<autojit.jit of %R>", self->fun);
+}
+
+PyObject* dispatcher_bind(PyObject* object, PyObject* instance, PyObject* /*owner*/) {
+  return instance == nullptr || instance == Py_None ? Py_NewRef(object)
+                                                    : PyMethod_New(object, instance);
+}
+
+PyObject* dispatcher_cache_info(PyObject* object, PyObject* /*args*/) {
+  Table* table = cast(object)->table;
+  Owned maxsize = table->maxsize == 0
+                      ? Owned::borrow(Py_None)
+                      : Owned::steal(PyLong_FromSize_t(table->maxsize));
+  if (!maxsize) {
+    return nullptr;
+  }
+  return PyObject_CallFunction(config.cache_info, "KKKnO",
+                               static_cast<unsigned long long>(table->hits),
+                               static_cast<unsigned long long>(table->misses),
+                               static_cast<unsigned long long>(table->traces->count),
+                               static_cast<Py_ssize_t>(table->by_hash->size()),
+                               maxsize.get());
+}
+
+PyObject* dispatcher_clear_cache(PyObject* object, PyObject* /*args*/) {
+  Table* table = cast(object)->table;
+  clear(table);
+  table->hits = table->misses = table->traces->count = 0;
+  Py_RETURN_NONE;
+}
+
+// An attribute that is the function's until someone sets it here.
+PyObject* get_of_fun(PyObject* object, void* closure) {
+  Dispatcher* self = cast(object);
+  auto* name = static_cast<const char*>(closure);
+  if (self->dict != nullptr) {
+    Owned key = Owned::steal(PyUnicode_InternFromString(name));
+    if (!key) {
+      return nullptr;
+    }
+    PyObject* own = PyDict_GetItemWithError(self->dict, key.get());
+    if (own != nullptr || PyErr_Occurred() != nullptr) {
+      return Py_XNewRef(own);
+    }
+  }
+  if (self->fun == nullptr) {
+    PyErr_SetString(PyExc_AttributeError, name);
+    return nullptr;
+  }
+  return PyObject_GetAttrString(self->fun, name);
+}
+
+int set_here(PyObject* object, PyObject* value, void* closure) {
+  Owned dict = Owned::steal(PyObject_GenericGetDict(object, nullptr));
+  if (!dict) {
+    return -1;
+  }
+  auto* name = static_cast<const char*>(closure);
+  return value != nullptr ? PyDict_SetItemString(dict.get(), name, value)
+                          : PyDict_DelItemString(dict.get(), name);
+}
+
+// `__wrapped__` and `__signature__` are not the function's own.
+PyObject* get_wrapped(PyObject* object, void* closure) {
+  Dispatcher* self = cast(object);
+  auto* name = static_cast<const char*>(closure);
+  PyObject* own =
+      self->dict != nullptr ? PyDict_GetItemString(self->dict, name) : nullptr;
+  if (own != nullptr) {
+    return Py_NewRef(own);
+  }
+  if (self->fun == nullptr) {
+    PyErr_SetString(PyExc_AttributeError, name);
+    return nullptr;
+  }
+  return Py_NewRef(self->fun);
+}
+
+PyObject* get_signature(PyObject* object, void* /*closure*/) {
+  Dispatcher* self = cast(object);
+  PyObject* own = self->dict != nullptr
+                      ? PyDict_GetItemString(self->dict, "__signature__")
+                      : nullptr;
+  if (own != nullptr) {
+    return Py_NewRef(own);
+  }
+  Owned inspect = Owned::steal(PyImport_ImportModule("inspect"));
+  if (!inspect) {
+    return nullptr;
+  }
+  PyObject* signature =
+      PyObject_CallMethod(inspect.get(), "signature", "O", self->fun);
+  if (signature == nullptr && PyErr_ExceptionMatches(PyExc_ValueError) != 0) {
+    PyErr_SetString(PyExc_AttributeError, "__signature__");
+  }
+  return signature;
+}
+
+template <std::size_t kSize>
+void* closure_of(const char (&name)[kSize]) {
+  return const_cast<char*>(static_cast<const char*>(name));
+}
+
+PyGetSetDef dispatcher_getset[] = {
+    {"__name__", get_of_fun, set_here, nullptr, closure_of("__name__")},
+    {"__qualname__", get_of_fun, set_here, nullptr, closure_of("__qualname__")},
+    {"__doc__", get_of_fun, set_here, nullptr, closure_of("__doc__")},
+    {"__module__", get_of_fun, set_here, nullptr, closure_of("__module__")},
+    {"__annotations__", get_of_fun, set_here, nullptr, closure_of("__annotations__")},
+    {"__type_params__", get_of_fun, set_here, nullptr, closure_of("__type_params__")},
+    {"__wrapped__", get_wrapped, set_here, "The function that was wrapped.",
+     closure_of("__wrapped__")},
+    {"__signature__", get_signature, set_here, "The signature of the function.",
+     closure_of("__signature__")},
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, nullptr, nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+};
+
+PyMemberDef dispatcher_members[] = {
+    {"_options", T_OBJECT, offsetof(Dispatcher, options), READONLY, nullptr},
+    {nullptr, 0, 0, 0, nullptr},
+};
+
+PyMethodDef dispatcher_methods[] = {
+    {"cache_info", dispatcher_cache_info, METH_NOARGS,
+     "cache_info()\n--\n\n"
+     "Count what this dispatcher has done since the cache was last cleared.\n\n"
+     "Returns\n-------\n"
+     "CacheInfo\n"
+     "    A named tuple: `hits`, calls that an existing specialization served;\n"
+     "    `misses`, calls that made a new one; `traces`, how often the function body\n"
+     "    was traced; `currsize` and `maxsize`, the number of specializations and its\n"
+     "    bound, None if there is none.\n"},
+    {"clear_cache", dispatcher_clear_cache, METH_NOARGS,
+     "clear_cache()\n--\n\nDrop all specializations and set all counts to 0."},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
+     "See `typing.Generic`: the parameters and the result of the function."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace
+
+PyTypeObject DispatcherType = {
+    .ob_base = PyVarObject_HEAD_INIT(nullptr, 0).tp_name = "autojit._core.Dispatcher",
+    .tp_basicsize = sizeof(Dispatcher),
+    .tp_dealloc = dispatcher_dealloc,
+    .tp_vectorcall_offset = offsetof(Dispatcher, vectorcall),
+    .tp_repr = dispatcher_repr,
+    .tp_call = PyVectorcall_Call,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
+                Py_TPFLAGS_METHOD_DESCRIPTOR,
+    .tp_doc = "A function that JAX compiles, whatever its arguments are.\n\n"
+              "Made by ``autojit.jit``.",
+    .tp_traverse = dispatcher_traverse,
+    .tp_clear = dispatcher_clear,
+    .tp_weaklistoffset = offsetof(Dispatcher, weakrefs),
+    .tp_methods = dispatcher_methods,
+    .tp_members = dispatcher_members,
+    .tp_getset = dispatcher_getset,
+    .tp_descr_get = dispatcher_bind,
+    .tp_dictoffset = offsetof(Dispatcher, dict),
+    .tp_new = dispatcher_new,
+};
+
+}  // namespace autojit

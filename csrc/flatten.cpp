@@ -1,0 +1,571 @@
+// object -> leaves + skeleton
+//
+// Runs Python (reductions, user-given leaf types), which may change any container of
+// the tree. So the parts of each container are copied into `held_` before they are
+// visited and stay there until the end: an address names one object throughout.
+#include <algorithm>
+#include <new>
+#include <numeric>
+
+#include "pointer_map.h"
+#include "skeleton.h"
+#include "type_plan.h"
+
+namespace autojit {
+
+namespace {
+
+class RecursionGuard {
+ public:
+  RecursionGuard() : entered_(Py_EnterRecursiveCall("") == 0) {}
+  RecursionGuard(const RecursionGuard&) = delete;
+  RecursionGuard& operator=(const RecursionGuard&) = delete;
+  ~RecursionGuard() {
+    if (entered_) {
+      Py_LeaveRecursiveCall();
+    }
+  }
+  bool entered() const { return entered_; }
+
+ private:
+  bool entered_;
+};
+
+class Flattener {
+ public:
+  Flattener(PyObject* leaf_type, const char* root, Program& program,
+            std::vector<PyObject*>& leaves)
+      : leaf_type_(leaf_type), root_(root), program_(program), leaves_(leaves) {}
+  Flattener(const Flattener&) = delete;
+  Flattener& operator=(const Flattener&) = delete;
+  ~Flattener() {
+    for (PyObject* object : held_) {
+      Py_XDECREF(object);
+    }
+  }
+
+  bool object(PyObject* object) { return finish(node(object)); }
+  bool call(const CallView& call) { return finish(call_parts(call)); }
+
+ private:
+  std::vector<Node>& nodes() { return program_.nodes; }
+  bool finish(bool done);
+  bool call_parts(const CallView& call);
+
+  // Keeps `object` (an owned reference) until the walk is over.
+  void keep(PyObject* object) { held_.push_back(object); }
+
+  std::size_t emit(Op op, std::size_t size, PyObject* owned, std::uint32_t extra = 0);
+  bool constant(Op op, PyObject* object) {
+    emit(op, 0, Py_NewRef(object));
+    return true;
+  }
+  void impure() { ++impure_; }
+
+  bool node(PyObject* object);
+  bool inner(PyObject* object, const TypePlan& plan);
+  bool parts(std::size_t begin, std::size_t end);
+  bool container(Op op, PyObject* owned, std::size_t begin);
+  bool tuple(PyObject* object);
+  bool set(Op op, PyObject* object);
+  void keep_pairs(PyObject* dict);
+  void keep_items(PyObject* const* items, Py_ssize_t size);
+  bool three(Op op, PyObject* object, const char* const* names);
+  bool partial(PyObject* object);
+  bool instance(PyObject* object, const TypePlan& plan);
+  bool reduce(PyObject* object);
+  bool shared(PyObject* object, bool& seen);
+  void pure(std::size_t index, std::size_t impure_before, PyObject* object);
+
+  PyObject* leaf_type_;
+  const char* root_;
+  Program& program_;
+  std::vector<PyObject*>& leaves_;
+  // Owned: the parts of all containers met.
+  std::vector<PyObject*> held_;
+  PointerMap met_;  // shared objects -> their node
+  std::size_t impure_ = 0;
+  std::uint32_t depth_ = 0;
+};
+
+std::size_t Flattener::emit(Op op, std::size_t size, PyObject* owned,
+                            std::uint32_t extra) {
+  Owned guard = Owned::steal(owned);
+  if (nodes().size() >= UINT32_MAX || size > UINT32_MAX) {
+    throw std::bad_alloc();
+  }
+  Node fresh{};
+  fresh.op = op;
+  fresh.extra = extra & kMaxExtra;
+  fresh.size = static_cast<std::uint32_t>(size);
+  fresh.object = owned;
+  nodes().push_back(fresh);
+  guard.release();
+  return nodes().size() - 1;
+}
+
+// The end of the walk. A RecursionError, wherever it arose, is told where that was.
+bool Flattener::finish(bool done) {
+  program_.leaves = static_cast<std::uint32_t>(leaves_.size());
+  if (done || PyErr_ExceptionMatches(PyExc_RecursionError) == 0) {
+    return done;
+  }
+  PyErr_Clear();
+  Owned where = Owned::steal(path(program_, root_, nodes().size()));
+  if (where) {
+    PyErr_Format(PyExc_RecursionError,
+                 "the objects are nested too deeply to be taken apart, at %U; flatten "
+                 "the structure, or raise sys.setrecursionlimit()",
+                 where.get());
+  }
+  return false;
+}
+
+// Whether `object` was met before: then its Ref is written. If not, the next node is its.
+bool Flattener::shared(PyObject* object, bool& seen) {
+  bool inserted = false;
+  std::uint32_t index = met_.get_or_insert(
+      object, static_cast<std::uint32_t>(nodes().size()), inserted);
+  seen = !inserted;
+  impure();
+  if (inserted) {
+    return true;
+  }
+  if (nodes()[index].extra == 0) {
+    if (program_.slots == kMaxExtra) {
+      PyErr_SetString(PyExc_OverflowError, "too many shared objects in one call tree");
+      return false;
+    }
+    nodes()[index].extra = ++program_.slots & kMaxExtra;
+  }
+  emit(Op::Ref, nodes()[index].extra, nullptr);
+  return true;
+}
+
+bool Flattener::node(PyObject* object) {
+  const TypePlan* plan = plan_for(object);
+  if (plan == nullptr) {
+    return false;
+  }
+  bool leaf = plan->is_leaf;
+  if (leaf_type_ != nullptr) {
+    int is_instance = PyObject_IsInstance(object, leaf_type_);
+    if (is_instance < 0) {
+      return false;
+    }
+    leaf = is_instance != 0;
+    plan = plan_for(object);
+    if (plan == nullptr) {
+      return false;
+    }
+  }
+  if (leaf) {
+    impure();
+    emit(Op::Leaf, 0, nullptr);
+    leaves_.push_back(object);
+    Py_INCREF(object);
+    return true;
+  }
+  switch (plan->kind) {
+    case Kind::Identity:
+      return constant(Op::Identity, object);
+    case Kind::Int:
+      return constant(Op::Int, object);
+    case Kind::Float:
+      return constant(Op::Float, object);
+    case Kind::Complex:
+      return constant(Op::Complex, object);
+    case Kind::Str:
+      return constant(Op::Str, object);
+    case Kind::Bytes:
+      return constant(Op::Bytes, object);
+    case Kind::NumpyScalar:
+      return constant(Op::NumpyScalar, object);
+    default:
+      break;
+  }
+  RecursionGuard guard;
+  if (!guard.entered()) {
+    return false;
+  }
+  program_.depth = std::max(program_.depth, ++depth_);
+  bool done = inner(object, *plan);
+  --depth_;
+  return done;
+}
+
+// The parts that lie in `held_[begin:end]`.
+bool Flattener::parts(std::size_t begin, std::size_t end) {
+  for (std::size_t i = begin; i < end; ++i) {
+    if (!node(held_[i])) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool Flattener::container(Op op, PyObject* owned, std::size_t begin) {
+  std::size_t end = held_.size();
+  emit(op, end - begin, owned);
+  return parts(begin, end);
+}
+
+// A node whose parts turned out to be constants can be compared and rebuilt as one.
+void Flattener::pure(std::size_t index, std::size_t impure_before, PyObject* object) {
+  std::size_t size = nodes().size() - index;
+  if (impure_ == impure_before && size <= kMaxExtra) {
+    nodes()[index].object = Py_NewRef(object);
+    nodes()[index].extra = static_cast<std::uint32_t>(size) & kMaxExtra;
+  }
+}
+
+bool Flattener::tuple(PyObject* object) {
+  std::size_t begin = held_.size();
+  std::size_t impure_before = impure_;
+  keep_items(PySequence_Fast_ITEMS(object), PyTuple_GET_SIZE(object));
+  std::size_t index = nodes().size();
+  if (!container(Op::Tuple, nullptr, begin)) {
+    return false;
+  }
+  pure(index, impure_before, object);
+  return true;
+}
+
+// A number that depends on the value of a set's element only, as far as that can be
+// told without looking into instances. Elements of one number keep their order.
+std::uint64_t order_of(PyObject* object) {
+  constexpr std::uint64_t kOdd = 0x9E3779B97F4A7C15U;
+  PyTypeObject* type = Py_TYPE(object);
+  std::uint64_t mixed = reinterpret_cast<std::uintptr_t>(type) * kOdd;
+  const TypePlan* plan = find_plan(type);
+  Kind kind = plan != nullptr ? plan->kind : Kind::Reduce;
+  switch (kind) {
+    case Kind::Identity:
+      return mixed ^ reinterpret_cast<std::uintptr_t>(object);
+    case Kind::Float: {
+      double value = PyFloat_AS_DOUBLE(object);
+      return mixed ^ hash_bytes(reinterpret_cast<const char*>(&value), sizeof value);
+    }
+    case Kind::Complex: {
+      const Py_complex& value = reinterpret_cast<PyComplexObject*>(object)->cval;
+      return mixed ^ hash_bytes(reinterpret_cast<const char*>(&value), sizeof value);
+    }
+    case Kind::Int:
+    case Kind::Str:
+    case Kind::Bytes:
+      return mixed ^ (static_cast<std::uint64_t>(PyObject_Hash(object)) * kOdd);
+    case Kind::NumpyScalar: {
+      Bytes bytes = numpy_scalar_bytes(object);
+      return mixed ^ hash_bytes(bytes.data, bytes.size);
+    }
+    case Kind::Tuple:
+    case Kind::NamedTuple:
+      for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i) {
+        mixed = (mixed ^ order_of(PyTuple_GET_ITEM(object, i))) * kOdd;
+        mixed ^= mixed >> 32U;
+      }
+      return mixed;
+    case Kind::FrozenSet: {
+      Owned elements = Owned::steal(PySequence_List(object));
+      if (!elements) {
+        PyErr_Clear();
+        return mixed;
+      }
+      std::uint64_t sum = 0;
+      for (Py_ssize_t i = 0; i < PyList_GET_SIZE(elements.get()); ++i) {
+        sum += order_of(PyList_GET_ITEM(elements.get(), i)) * kOdd;
+      }
+      return mixed ^ sum;
+    }
+    default:
+      return mixed;
+  }
+}
+
+bool Flattener::set(Op op, PyObject* object) {
+  program_.allocates = true;
+  PyObject* elements = PySequence_List(object);
+  if (elements == nullptr) {
+    return false;
+  }
+  keep(elements);
+  auto size = static_cast<std::size_t>(PyList_GET_SIZE(elements));
+  std::vector<std::uint64_t> order(size);
+  for (std::size_t i = 0; i < size; ++i) {
+    PyObject* element = PyList_GET_ITEM(elements, static_cast<Py_ssize_t>(i));
+    if (plan_for(element) == nullptr) {
+      return false;
+    }
+    order[i] = order_of(element);
+  }
+  std::vector<std::size_t> sorted(size);
+  std::iota(sorted.begin(), sorted.end(), std::size_t{0});
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [&](std::size_t a, std::size_t b) { return order[a] < order[b]; });
+
+  std::size_t impure_before = impure_;
+  std::size_t index = emit(op, size, nullptr);
+  std::size_t first_entry = program_.set_entries.size();
+  program_.set_entries.resize(first_entry + size);
+  std::size_t extent = emit(Op::Extent, 0, nullptr);
+  nodes()[extent].number = first_entry;
+  std::size_t first_node = nodes().size();
+  std::size_t first_leaf = leaves_.size();
+  for (std::size_t i : sorted) {
+    program_.set_entries[first_entry + i] = {
+        static_cast<std::uint32_t>(nodes().size() - first_node),
+        static_cast<std::uint32_t>(leaves_.size() - first_leaf)};
+    if (!node(PyList_GET_ITEM(elements, static_cast<Py_ssize_t>(i)))) {
+      return false;
+    }
+  }
+  nodes()[extent].size = static_cast<std::uint32_t>(nodes().size() - first_node);
+  if (op == Op::FrozenSet) {
+    pure(index, impure_before, object);
+  }
+  return true;
+}
+
+void Flattener::keep_pairs(PyObject* dict) {
+  Py_ssize_t position = 0;
+  PyObject* key = nullptr;
+  PyObject* value = nullptr;
+  while (PyDict_Next(dict, &position, &key, &value) != 0) {
+    keep(Py_NewRef(key));
+    keep(Py_NewRef(value));
+  }
+}
+
+void Flattener::keep_items(PyObject* const* items, Py_ssize_t size) {
+  for (Py_ssize_t i = 0; i < size; ++i) {
+    keep(Py_NewRef(items[i]));
+  }
+}
+
+bool Flattener::three(Op op, PyObject* object, const char* const* names) {
+  std::size_t begin = held_.size();
+  for (int i = 0; i < 3; ++i) {
+    PyObject* part = PyObject_GetAttrString(object, names[i]);
+    if (part == nullptr) {
+      return false;
+    }
+    keep(part);
+  }
+  return container(op, nullptr, begin);
+}
+
+bool Flattener::partial(PyObject* object) {
+  static const char* const names[] = {"func", "args", "keywords"};
+  emit(Op::Partial, 4, nullptr);
+  std::size_t begin = held_.size();
+  for (const char* name : names) {
+    PyObject* part = PyObject_GetAttrString(object, name);
+    if (part == nullptr) {
+      return false;
+    }
+    keep(part);
+  }
+  PyObject* dict = python::instance_dict(object);
+  keep(Py_NewRef(dict != nullptr && PyDict_GET_SIZE(dict) != 0 ? dict : Py_None));
+  return parts(begin, held_.size());
+}
+
+bool Flattener::instance(PyObject* object, const TypePlan& plan) {
+  program_.allocates = true;
+  PyObject* dict = plan.has_dict ? python::instance_dict(object) : nullptr;
+  std::size_t begin = held_.size();
+  if (dict != nullptr) {
+    keep_pairs(dict);
+  }
+  std::size_t end_of_dict = held_.size();
+  for (const TypePlan::Slot& slot : plan.slots) {
+    PyObject* value =
+        *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + slot.offset);
+    keep(Py_XNewRef(value));
+  }
+  std::size_t end = held_.size();
+  std::size_t index = emit(Op::Instance, (end_of_dict - begin) / 2, nullptr);
+  nodes()[index].plan = &plan;
+  Py_INCREF(plan.type);
+  for (std::size_t i = begin; i < end; ++i) {
+    if (held_[i] == nullptr) {
+      emit(Op::Unset, 0, nullptr);
+    } else if (!node(held_[i])) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool Flattener::reduce(PyObject* object) {
+  bool seen = false;
+  if (!shared(object, seen)) {
+    return false;
+  }
+  if (seen) {
+    return true;
+  }
+  PyObject* reduction = PyObject_CallOneArg(config.reduce, object);
+  if (reduction == nullptr) {
+    return false;
+  }
+  keep(reduction);
+  program_.deferred = true;
+  if (reduction == Py_None) {
+    return constant(Op::Opaque, object);
+  }
+  std::uint32_t present = 0;
+  for (std::uint32_t part = 0; part < 4; ++part) {
+    if (PyTuple_GET_ITEM(reduction, part + 2) != Py_None) {
+      present |= 1U << part;
+    }
+  }
+  emit(Op::Reduce, present, Py_NewRef(reinterpret_cast<PyObject*>(Py_TYPE(object))));
+  std::size_t extent = emit(Op::Extent, 0, nullptr);
+  std::size_t first_leaf = leaves_.size();
+  for (std::uint32_t part = 0; part < 6; ++part) {
+    if ((part < 2 || (present & (1U << (part - 2))) != 0) &&
+        !node(PyTuple_GET_ITEM(reduction, part))) {
+      return false;
+    }
+  }
+  nodes()[extent].size = static_cast<std::uint32_t>(nodes().size() - extent - 1);
+  nodes()[extent].number = leaves_.size() - first_leaf;
+  return true;
+}
+
+bool Flattener::inner(PyObject* object, const TypePlan& plan) {
+  static const char* const range_parts[] = {"start", "stop", "step"};
+  std::size_t begin = 0;
+  switch (plan.kind) {
+    case Kind::Tuple:
+      return tuple(object);
+    case Kind::NamedTuple: {
+      begin = held_.size();
+      keep_items(PySequence_Fast_ITEMS(object), PyTuple_GET_SIZE(object));
+      return container(Op::NamedTuple,
+                       Py_NewRef(reinterpret_cast<PyObject*>(plan.type)), begin);
+    }
+    case Kind::FrozenSet:
+      return set(Op::FrozenSet, object);
+    case Kind::Range:
+      return three(Op::Range, object, range_parts);
+    case Kind::Slice:
+      return three(Op::Slice, object, range_parts);
+    case Kind::Method:
+      begin = held_.size();
+      keep(Py_NewRef(PyMethod_GET_FUNCTION(object)));
+      keep(Py_NewRef(PyMethod_GET_SELF(object)));
+      return container(Op::Method, nullptr, begin);
+    case Kind::NumpyDtype: {
+      PyObject* singleton = numpy_dtype_singleton(object);
+      return singleton != nullptr ? constant(Op::Identity, singleton) : reduce(object);
+    }
+    case Kind::Reduce:
+      return reduce(object);
+    default:
+      break;
+  }
+  if (plan.kind == Kind::NumpyArray && !numpy_is_plain(object)) {
+    return reduce(object);
+  }
+  bool seen = false;
+  if (!shared(object, seen)) {
+    return false;
+  }
+  if (seen) {
+    return true;
+  }
+  switch (plan.kind) {
+    case Kind::List:
+      begin = held_.size();
+      keep_items(PySequence_Fast_ITEMS(object), PyList_GET_SIZE(object));
+      return container(Op::List, nullptr, begin);
+    case Kind::Dict: {
+      begin = held_.size();
+      keep_pairs(object);
+      std::size_t end = held_.size();
+      emit(Op::Dict, (end - begin) / 2, nullptr);
+      return parts(begin, end);
+    }
+    case Kind::Set:
+      return set(Op::Set, object);
+    case Kind::Bytearray: {
+      PyObject* content = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(object),
+                                                    PyByteArray_GET_SIZE(object));
+      if (content == nullptr) {
+        return false;
+      }
+      emit(Op::Bytearray, 0, content);
+      return true;
+    }
+    case Kind::NumpyArray: {
+      PyObject* copy = numpy_copy(object);
+      if (copy == nullptr) {
+        return false;
+      }
+      program_.deferred = true;
+      emit(Op::NumpyArray, 0, copy);
+      return true;
+    }
+    case Kind::Partial:
+      return partial(object);
+    default:
+      return instance(object, plan);
+  }
+}
+
+bool Flattener::call_parts(const CallView& call) {
+  Py_ssize_t keywords = call.kwnames != nullptr ? PyTuple_GET_SIZE(call.kwnames) : 0;
+  auto count = static_cast<std::size_t>(keywords);
+  std::vector<std::uint32_t>& places = program_.keyword_places;
+  places.resize(count);
+  std::iota(places.begin(), places.end(), 0U);
+  PyObject* kwnames = nullptr;
+  if (count != 0) {
+    if (!call.keyword_order_matters) {
+      std::sort(places.begin(), places.end(), [&](std::uint32_t a, std::uint32_t b) {
+        return PyUnicode_Compare(PyTuple_GET_ITEM(call.kwnames, a),
+                                 PyTuple_GET_ITEM(call.kwnames, b)) < 0;
+      });
+    }
+    kwnames = PyTuple_New(keywords);
+    if (kwnames == nullptr) {
+      return false;
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+      PyTuple_SET_ITEM(kwnames, static_cast<Py_ssize_t>(i),
+                       Py_NewRef(PyTuple_GET_ITEM(call.kwnames, places[i])));
+    }
+    program_.call_kwnames = Owned::borrow(call.kwnames);
+  }
+  emit(Op::Call, call.positional, kwnames, call.callable != nullptr ? 1 : 0);
+  if (call.callable != nullptr && !node(call.callable)) {
+    return false;
+  }
+  for (std::uint32_t i = 0; i < call.positional; ++i) {
+    if (!node(call.args[i])) {
+      return false;
+    }
+  }
+  for (std::uint32_t place : places) {
+    if (!node(call.args[call.positional + place])) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+bool flatten(PyObject* object, PyObject* leaf_type, const char* root, Program& program,
+             std::vector<PyObject*>& leaves) {
+  return Flattener(leaf_type, root, program, leaves).object(object);
+}
+
+bool flatten_call(const CallView& call, Program& program,
+                  std::vector<PyObject*>& leaves) {
+  return Flattener(nullptr, "", program, leaves).call(call);
+}
+
+}  // namespace autojit

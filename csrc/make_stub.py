@@ -1,0 +1,45 @@
+"""Write the stub of the extension module with nanobind's stub generator.
+
+The module is loaded from its file, under the name that it will have once it is
+installed. Nothing else of the package is imported: at this point of a build its
+dependencies need not be there, and an older copy of it may be.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from nanobind.stubgen import StubGen, load_pattern_file
+
+# What a class is to a type checker and its object cannot tell.
+HEADERS = {
+    "class Dispatcher:": "@final\nclass Dispatcher(Generic[_P, _R]):",
+    "class Skeleton:": "@final\nclass Skeleton:",
+}
+
+
+def main(module_file: str, pattern_file: str, stub_file: str) -> None:
+    """Write `stub_file` for `module_file`, its signatures from `pattern_file`."""
+    spec = importlib.util.spec_from_file_location("autojit._core", module_file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    patterns = load_pattern_file(pattern_file)
+    generator = StubGen(module, patterns=patterns)
+    generator.put(module)
+    stub = generator.get()
+
+    for plain, header in HEADERS.items():
+        if plain not in stub:
+            sys.exit(f"{pattern_file}: the module has no {plain[:-1]}")
+        stub = stub.replace(plain, header)
+    unused = [p.query.pattern for p in patterns if p.matches == 0]
+    if unused:
+        sys.exit(f"{pattern_file}: the module has no {', '.join(unused)}")
+    Path(stub_file).write_text(stub, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,503 @@
+// skeleton x object -> leaves, or no
+//
+// The hot path. First a walk in which no Python runs, so that everything is borrowed;
+// what may run Python (reductions, `__eq__` of opaque objects) is put off until the walk
+// is over. That is possible because the skeleton says in advance where the leaves of
+// the part that was put off belong.
+#include <algorithm>
+#include <cstring>
+
+#include "pointer_map.h"
+#include "skeleton.h"
+#include "type_plan.h"
+
+namespace autojit {
+
+namespace {
+
+// A few elements on the C stack, more on the heap.
+template <typename T, std::size_t kInline>
+class SmallVector {
+ public:
+  SmallVector() = default;
+  SmallVector(const SmallVector&) = delete;
+  SmallVector& operator=(const SmallVector&) = delete;
+
+  void push_back(T value) {
+    if (size_ < kInline) {
+      inline_[size_++] = value;
+    } else {
+      spill(value);
+    }
+  }
+  std::size_t size() const { return size_; }
+  T& operator[](std::size_t i) { return data()[i]; }
+  T* data() { return heap_.empty() ? inline_ : heap_.data(); }
+
+ private:
+  void spill(T value) {
+    if (heap_.empty()) {
+      heap_.assign(inline_, inline_ + size_);
+    }
+    heap_.push_back(value);
+    ++size_;
+  }
+
+  T inline_[kInline];
+  std::size_t size_ = 0;
+  std::vector<T> heap_;
+};
+
+class Matcher {
+ public:
+  Matcher(const Program& program, PyObject** leaves)
+      : program_(program), pc_(program.nodes.data()), leaf_(leaves) {
+    if (program.slots != 0) {
+      slots_.resize(program.slots + 1);
+    }
+  }
+  Matcher(const Matcher&) = delete;
+  Matcher& operator=(const Matcher&) = delete;
+  ~Matcher() {
+    for (const Later& later : later_) {
+      Py_DECREF(later.object);
+    }
+    for (PyObject* object : held_) {
+      Py_DECREF(object);
+    }
+  }
+
+  bool call(const CallView& call);
+  // What was put off; runs Python.
+  Match finish();
+  bool distinct();
+  bool has_later() const { return !later_.empty(); }
+
+ private:
+  struct Later {
+    PyObject* object;  // owned
+    const Node* node;
+    PyObject** leaf;
+  };
+
+  bool part(PyObject* object);
+  bool node(PyObject* object);
+  bool pairs(PyObject* dict, std::uint32_t size);
+  bool items(PyObject* const* items, std::uint32_t size);
+  bool set(PyObject* object, const Node& head);
+  bool three(PyObject* object);
+  bool instance(PyObject* object, const Node& head);
+  bool partial(PyObject* object);
+  Match reduction(const Later& later);
+  void put_off(PyObject* object, const Node* node) {
+    later_.push_back({Py_NewRef(object), node, leaf_});
+  }
+  // Notes an object that could occur twice. One that is referred to once cannot.
+  void meet(PyObject* object, std::uint32_t slot) {
+    if (slot != 0) {
+      slots_[slot] = object;
+    }
+    if (Py_REFCNT(object) > 1) {
+      met_.push_back(object);
+    }
+  }
+
+  const Program& program_;
+  const Node* pc_;
+  PyObject** leaf_;
+  std::vector<PyObject*> slots_;  // borrowed
+  SmallVector<PyObject*, 64> met_;  // borrowed
+  std::vector<Later> later_;
+  std::vector<PyObject*> held_;  // owned: what else would be gone before the end
+};
+
+// The common kinds of part without a call.
+inline bool Matcher::part(PyObject* object) {
+  const Node& head = *pc_;
+  if (head.op == Op::Leaf) {
+    if (!is_leaf_type(Py_TYPE(object))) {
+      return false;
+    }
+    ++pc_;
+    *leaf_++ = Py_NewRef(object);
+    return true;
+  }
+  if (is_constant(head.op)) {
+    ++pc_;
+    return object == head.object || same_constant(head.op, head.object, object);
+  }
+  return node(object);
+}
+
+inline bool Matcher::items(PyObject* const* items, std::uint32_t size) {
+  for (std::uint32_t i = 0; i < size; ++i) {
+    if (!part(items[i])) {
+      return false;
+    }
+  }
+  return true;
+}
+
+inline bool Matcher::pairs(PyObject* dict, std::uint32_t size) {
+  if (PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(size)) {
+    return false;
+  }
+  Py_ssize_t position = 0;
+  PyObject* key = nullptr;
+  PyObject* value = nullptr;
+  while (PyDict_Next(dict, &position, &key, &value) != 0) {
+    if (!part(key) || !part(value)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// In the order of iteration, which is that of an equal set made in the same way. An
+// equal set in another order is found by its hash.
+bool Matcher::set(PyObject* object, const Node& head) {
+  if (PySet_GET_SIZE(object) != static_cast<Py_ssize_t>(head.size)) {
+    return false;
+  }
+  const Node& extent = *pc_;
+  const Node* first_node = pc_ + 1;
+  PyObject** first_leaf = leaf_;
+  PyObject** last_leaf = leaf_;
+  Owned elements = Owned::steal(PySequence_List(object));
+  if (!elements) {
+    PyErr_Clear();
+    return false;
+  }
+  // The list is new and its elements are the set's: dropping it runs nothing.
+  for (std::uint32_t i = 0; i < head.size; ++i) {
+    const SetEntry& entry = program_.set_entries[extent.number + i];
+    pc_ = first_node + entry.node;
+    leaf_ = first_leaf + entry.leaf;
+    if (!part(PyList_GET_ITEM(elements.get(), static_cast<Py_ssize_t>(i)))) {
+      return false;
+    }
+    last_leaf = std::max(last_leaf, leaf_);
+  }
+  pc_ = first_node + extent.size;
+  leaf_ = last_leaf;
+  return true;
+}
+
+bool Matcher::three(PyObject* object) {
+  if (PySlice_Check(object)) {
+    auto* slice = reinterpret_cast<PySliceObject*>(object);
+    return part(slice->start) && part(slice->stop) && part(slice->step);
+  }
+  static const char* const names[] = {"start", "stop", "step"};
+  for (const char* name : names) {
+    Owned value = Owned::steal(PyObject_GetAttrString(object, name));
+    if (!value) {
+      PyErr_Clear();
+      return false;
+    }
+    // The range keeps its parts alive.
+    if (!part(value.get())) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool Matcher::instance(PyObject* object, const Node& head) {
+  const TypePlan& plan = *head.plan;
+  if (Py_TYPE(object) != plan.type || !plan.current()) {
+    return false;
+  }
+  meet(object, head.extra);
+  PyObject* dict = plan.has_dict ? python::instance_dict(object) : nullptr;
+  if (dict == nullptr ? head.size != 0 : !pairs(dict, head.size)) {
+    return false;
+  }
+  for (const TypePlan::Slot& slot : plan.slots) {
+    PyObject* value =
+        *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + slot.offset);
+    if (value == nullptr) {
+      if (pc_->op != Op::Unset) {
+        return false;
+      }
+      ++pc_;
+    } else if (!part(value)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool Matcher::partial(PyObject* object) {
+  static PyObject* const names[] = {PyUnicode_InternFromString("func"),
+                                    PyUnicode_InternFromString("args"),
+                                    PyUnicode_InternFromString("keywords")};
+  for (PyObject* name : names) {
+    Owned value = Owned::steal(PyObject_GetAttr(object, name));
+    if (!value) {
+      PyErr_Clear();
+      return false;
+    }
+    // The partial keeps its parts alive.
+    if (!part(value.get())) {
+      return false;
+    }
+  }
+  PyObject* dict = python::instance_dict(object);
+  return part(dict != nullptr && PyDict_GET_SIZE(dict) != 0 ? dict : Py_None);
+}
+
+bool Matcher::node(PyObject* object) {
+  const Node& head = *pc_++;
+  PyTypeObject* type = Py_TYPE(object);
+  switch (head.op) {
+    case Op::Tuple:
+      if (object == head.object) {
+        pc_ = &head + head.extra;
+        return true;
+      }
+      return type == &PyTuple_Type &&
+             PyTuple_GET_SIZE(object) == static_cast<Py_ssize_t>(head.size) &&
+             items(PySequence_Fast_ITEMS(object), head.size);
+    case Op::NamedTuple:
+      return reinterpret_cast<PyObject*>(type) == head.object &&
+             PyTuple_GET_SIZE(object) == static_cast<Py_ssize_t>(head.size) &&
+             items(PySequence_Fast_ITEMS(object), head.size);
+    case Op::List:
+      if (type != &PyList_Type) {
+        return false;
+      }
+      meet(object, head.extra);
+      return PyList_GET_SIZE(object) == static_cast<Py_ssize_t>(head.size) &&
+             items(PySequence_Fast_ITEMS(object), head.size);
+    case Op::Dict:
+      if (type != &PyDict_Type) {
+        return false;
+      }
+      meet(object, head.extra);
+      return pairs(object, head.size);
+    case Op::Instance:
+      return instance(object, head);
+    case Op::Ref:
+      if (slots_[head.size] == nullptr) {
+        put_off(object, &head);  // inside what was put off
+        return true;
+      }
+      return slots_[head.size] == object;
+    case Op::Set:
+      if (type != &PySet_Type) {
+        return false;
+      }
+      meet(object, head.extra);
+      return set(object, head);
+    case Op::FrozenSet:
+      if (object == head.object) {
+        pc_ = &head + head.extra;
+        return true;
+      }
+      return type == &PyFrozenSet_Type && set(object, head);
+    case Op::Range:
+      return type == &PyRange_Type && three(object);
+    case Op::Slice:
+      return type == &PySlice_Type && three(object);
+    case Op::Method:
+      return type == &PyMethod_Type && part(PyMethod_GET_FUNCTION(object)) &&
+             part(PyMethod_GET_SELF(object));
+    case Op::Partial: {
+      const TypePlan* plan = find_plan(type);
+      if (plan == nullptr || plan->kind != Kind::Partial) {
+        return false;
+      }
+      meet(object, head.extra);
+      return partial(object);
+    }
+    case Op::Bytearray:
+      if (type != &PyByteArray_Type) {
+        return false;
+      }
+      meet(object, head.extra);
+      return PyByteArray_GET_SIZE(object) == PyBytes_GET_SIZE(head.object) &&
+             std::memcmp(PyByteArray_AS_STRING(object), PyBytes_AS_STRING(head.object),
+                         static_cast<std::size_t>(PyBytes_GET_SIZE(head.object))) == 0;
+    case Op::NumpyArray: {
+      if (type != Py_TYPE(head.object)) {
+        return false;
+      }
+      meet(object, head.extra);
+      int same = numpy_same(head.object, object);
+      if (same < 0) {
+        put_off(object, &head);
+      }
+      return same != 0;
+    }
+    case Op::Opaque:
+      meet(object, head.extra);
+      if (object == head.object) {
+        return true;
+      }
+      if (type != Py_TYPE(head.object) || !has_own_equality(type)) {
+        return false;
+      }
+      put_off(object, &head);
+      return true;
+    case Op::Reduce:
+      if (reinterpret_cast<PyObject*>(type) != head.object) {
+        return false;
+      }
+      meet(object, head.extra);
+      put_off(object, &head);
+      leaf_ += pc_->number;
+      pc_ += 1 + pc_->size;
+      return true;
+    default:
+      return false;
+  }
+}
+
+Match Matcher::reduction(const Later& later) {
+  PyObject* reduction = PyObject_CallOneArg(config.reduce, later.object);
+  if (reduction == nullptr) {
+    return Match::Error;
+  }
+  held_.push_back(reduction);
+  if (reduction == Py_None) {
+    return Match::No;
+  }
+  pc_ = later.node + 2;
+  leaf_ = later.leaf;
+  for (std::uint32_t i = 0; i < 6; ++i) {
+    PyObject* value = PyTuple_GET_ITEM(reduction, i);
+    bool expected = i < 2 || (later.node->size & (1U << (i - 2))) != 0;
+    if (i >= 2 && expected != (value != Py_None)) {
+      return Match::No;
+    }
+    if (expected && !part(value)) {
+      return Match::No;
+    }
+  }
+  return Match::Yes;
+}
+
+Match Matcher::finish() {
+  for (std::size_t i = 0; i < later_.size(); ++i) {
+    Later later = later_[i];
+    int same = 1;
+    switch (later.node->op) {
+      case Op::Reduce: {
+        Match match = reduction(later);
+        if (match != Match::Yes) {
+          return match;
+        }
+        break;
+      }
+      case Op::Ref:
+        continue;  // when all slots are filled
+      case Op::Opaque:
+        same = same_opaque(later.node->object, later.object);
+        break;
+      default:
+        same = numpy_same_slowly(later.node->object, later.object);
+        break;
+    }
+    if (same != 1) {
+      return same == 0 ? Match::No : Match::Error;
+    }
+  }
+  for (const Later& later : later_) {
+    if (later.node->op == Op::Ref && slots_[later.node->size] != later.object) {
+      return Match::No;
+    }
+  }
+  return Match::Yes;
+}
+
+// Whether all objects met are different ones: the skeleton has a Ref for each that is not.
+bool Matcher::distinct() {
+  std::size_t size = met_.size();
+  PyObject** met = met_.data();
+  if (size <= 12) {
+    for (std::size_t i = 1; i < size; ++i) {
+      for (std::size_t j = 0; j < i; ++j) {
+        if (met[i] == met[j]) {
+          return false;
+        }
+      }
+    }
+    return true;
+  }
+  PointerMap map;
+  map.reserve(size);
+  for (std::size_t i = 0; i < size; ++i) {
+    bool inserted = false;
+    map.get_or_insert(met[i], 0, inserted);
+    if (!inserted) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool Matcher::call(const CallView& call) {
+  const Node& head = *pc_++;
+  std::size_t keywords = call.kwnames != nullptr
+                             ? static_cast<std::size_t>(PyTuple_GET_SIZE(call.kwnames))
+                             : 0;
+  if (head.size != call.positional || program_.keyword_places.size() != keywords) {
+    return false;
+  }
+  PyObject* expected = program_.call_kwnames.get();
+  if (keywords != 0 && call.kwnames != expected) {
+    for (std::size_t i = 0; i < keywords; ++i) {
+      auto place = static_cast<Py_ssize_t>(i);
+      if (!same_constant(Op::Str, PyTuple_GET_ITEM(expected, place),
+                         PyTuple_GET_ITEM(call.kwnames, place))) {
+        return false;
+      }
+    }
+  }
+  if (head.extra != 0 && !part(call.callable)) {
+    return false;
+  }
+  if constexpr (python::kArgumentsMayBeBorrowed) {
+    for (std::size_t i = 0; i < call.positional + keywords; ++i) {
+      held_.push_back(Py_NewRef(call.args[i]));
+    }
+  }
+  if (!items(call.args, call.positional)) {
+    return false;
+  }
+  for (std::uint32_t place : program_.keyword_places) {
+    if (!part(call.args[call.positional + place])) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+Match match_call(const Program& program, const CallView& call, PyObject** leaves) {
+  // The places that were reached are owned; the others must be told from them.
+  std::fill(leaves, leaves + program.leaves, nullptr);
+  Match match = Match::No;
+  {
+    python::NoCollection no_collection(program.allocates);
+    Matcher matcher(program, leaves);
+    bool walked = matcher.call(call);
+    no_collection.end();
+    if (walked) {
+      match = matcher.has_later() ? matcher.finish() : Match::Yes;
+      if (match == Match::Yes && !matcher.distinct()) {
+        match = Match::No;
+      }
+    }
+  }
+  if (match != Match::Yes) {
+    for (std::uint32_t i = 0; i < program.leaves; ++i) {
+      Py_CLEAR(leaves[i]);
+    }
+  }
+  return match;
+}
+
+}  // namespace autojit

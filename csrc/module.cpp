@@ -1,0 +1,140 @@
+// What Python sees of the core.
+#include <nanobind/nanobind.h>
+
+#include <new>
+
+#include "dispatcher.h"
+#include "skeleton.h"
+#include "specializations.h"
+#include "type_plan.h"
+
+namespace autojit {
+
+namespace {
+
+PyObject* flatten_to_python(PyObject* object, PyObject* leaf_type, const char* root) {
+  std::vector<PyObject*> leaves;
+  Program program;
+  Owned list;
+  bool done = false;
+  try {
+    done = flatten(object, leaf_type, root, program, leaves);
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  }
+  if (done) {
+    list = Owned::steal(PyList_New(static_cast<Py_ssize_t>(leaves.size())));
+  }
+  if (!list) {
+    for (PyObject* leaf : leaves) {
+      Py_DECREF(leaf);
+    }
+    return nullptr;
+  }
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    PyList_SET_ITEM(list.get(), static_cast<Py_ssize_t>(i), leaves[i]);
+  }
+  Owned skeleton =
+      Owned::steal(reinterpret_cast<PyObject*>(new_skeleton(std::move(program), root)));
+  return skeleton ? PyTuple_Pack(2, list.get(), skeleton.get()) : nullptr;
+}
+
+PyObject* py_flatten(PyObject* /*module*/, PyObject* args) {
+  PyObject* object = nullptr;
+  PyObject* leaf_type = nullptr;
+  if (PyArg_ParseTuple(args, "OO:flatten", &object, &leaf_type) == 0) {
+    return nullptr;
+  }
+  return flatten_to_python(object, leaf_type, "obj");
+}
+
+PyObject* py_flatten_result(PyObject* /*module*/, PyObject* object) {
+  return flatten_to_python(object, nullptr, "result");
+}
+
+// Called by JAX for each result, so that no Python runs.
+PyObject* py_unflatten(PyObject* /*module*/, PyObject* const* args, Py_ssize_t nargs) {
+  if (nargs != 2 || !Py_IS_TYPE(args[0], &SkeletonType)) {
+    PyErr_SetString(PyExc_TypeError, "unflatten(skeleton, leaves)");
+    return nullptr;
+  }
+  Owned leaves = Owned::steal(PySequence_Tuple(args[1]));
+  if (!leaves) {
+    return nullptr;
+  }
+  auto* skeleton = reinterpret_cast<Skeleton*>(args[0]);
+  if (PyTuple_GET_SIZE(leaves.get()) !=
+      static_cast<Py_ssize_t>(skeleton->program.leaves)) {
+    return PyErr_Format(PyExc_ValueError, "this skeleton has %u leaves, got %zd",
+                        skeleton->program.leaves, PyTuple_GET_SIZE(leaves.get()));
+  }
+  try {
+    return rebuild(skeleton->program, skeleton->root,
+                   PySequence_Fast_ITEMS(leaves.get()));
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
+}
+
+PyObject* py_configure(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
+  static const char* names[] = {"leaf_types", "identity_types", "ordinary_state",
+                                "reduce",     "set_state",      "specialize",
+                                "cache_info", "eager",          "copyreg_table",
+                                nullptr};
+  Config given;
+  if (PyArg_ParseTupleAndKeywords(
+          args, kwargs, "$OOOOOOOOO:configure", const_cast<char**>(names),
+          &given.leaf_types, &given.identity_types, &given.ordinary_state,
+          &given.reduce, &given.set_state, &given.specialize, &given.cache_info,
+          &given.eager, &given.copyreg_table) == 0) {
+    return nullptr;
+  }
+  if (config.leaf_types != nullptr) {
+    PyErr_SetString(PyExc_RuntimeError, "autojit is already configured");
+    return nullptr;
+  }
+  for (PyObject* object :
+       {given.leaf_types, given.identity_types, given.ordinary_state, given.reduce,
+        given.set_state, given.specialize, given.cache_info, given.eager,
+        given.copyreg_table}) {
+    Py_INCREF(object);  // for as long as the process lives
+  }
+  config = given;
+  Py_RETURN_NONE;
+}
+
+// The way CPython wants methods of other signatures to be named.
+template <typename Function>
+PyCFunction as_method(Function* function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+PyMethodDef module_methods[] = {
+    {"flatten", py_flatten, METH_VARARGS,
+     "flatten(obj, leaf_type, /)\n--\n\nSee `autojit.flatten`."},
+    {"flatten_result", py_flatten_result, METH_O,
+     "flatten_result(obj, /)\n--\n\nTake a result apart at JAX's arrays."},
+    {"unflatten", as_method(py_unflatten), METH_FASTCALL,
+     "unflatten(skeleton, leaves, /)\n--\n\nSee `Skeleton.unflatten`."},
+    {"configure", as_method(py_configure),
+     METH_VARARGS | METH_KEYWORDS,
+     "configure(*, leaf_types, identity_types, ordinary_state, reduce, set_state, "
+     "specialize, cache_info, eager, copyreg_table)\n--\n\n"
+     "Hand over what the core needs of Python, once, at import."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace
+
+}  // namespace autojit
+
+NB_MODULE(_core, m) {
+  using namespace autojit;
+  if (!init_type_plans() || PyModule_AddFunctions(m.ptr(), module_methods) < 0 ||
+      PyType_Ready(&TraceCountType) < 0 || PyType_Ready(&TableType) < 0 ||
+      PyModule_AddType(m.ptr(), &SkeletonType) < 0 ||
+      PyModule_AddType(m.ptr(), &DispatcherType) < 0) {
+    throw nanobind::python_error();
+  }
+  m.doc() = "The dispatcher of autojit: see csrc/.";
+}

@@ -1,0 +1,91 @@
+// The few places where CPython versions differ, and the handle type for what we own.
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <cstdint>
+#include <utility>
+
+namespace autojit {
+
+// An owned reference: the count goes down when the handle goes out of scope, which
+// may run Python.
+class Owned {
+ public:
+  Owned() = default;
+  Owned(const Owned&) = delete;
+  Owned& operator=(const Owned&) = delete;
+  Owned(Owned&& other) noexcept : object_(other.release()) {}
+  Owned& operator=(Owned&& other) noexcept {
+    PyObject* old = std::exchange(object_, other.release());
+    Py_XDECREF(old);
+    return *this;
+  }
+  ~Owned() { Py_XDECREF(object_); }
+
+  static Owned steal(PyObject* object) {
+    Owned owned;
+    owned.object_ = object;
+    return owned;
+  }
+  static Owned borrow(PyObject* object) { return steal(Py_XNewRef(object)); }
+
+  PyObject* get() const { return object_; }
+  PyObject* release() { return std::exchange(object_, nullptr); }
+  explicit operator bool() const { return object_ != nullptr; }
+
+ private:
+  PyObject* object_ = nullptr;
+};
+
+namespace python {
+
+// The `__dict__` of an instance, borrowed; nullptr if it has none. May allocate the
+// dict, never runs Python inside a `NoCollection`. `PyObject_GenericGetDict` is the
+// public way and makes an empty dict for each instance that has none.
+inline PyObject* instance_dict(PyObject* object) {
+  PyObject** dict = _PyObject_GetDictPtr(object);
+  return dict != nullptr ? *dict : nullptr;
+}
+
+// While one of these lives, an allocation does not start a garbage collection, whose
+// finalizers could change what is being walked. CPython 3.12 and later collect between
+// two bytecodes only.
+class NoCollection {
+ public:
+  NoCollection(const NoCollection&) = delete;
+  NoCollection& operator=(const NoCollection&) = delete;
+#if PY_VERSION_HEX < 0x030C0000
+  explicit NoCollection(bool needed) : enabled_(needed && PyGC_Disable() != 0) {}
+  ~NoCollection() { end(); }
+  void end() {
+    if (std::exchange(enabled_, false)) {
+      PyGC_Enable();
+    }
+  }
+
+ private:
+  bool enabled_;
+#else
+  explicit NoCollection(bool /*needed*/) {}
+  void end() {}
+#endif
+};
+
+// From CPython 3.14 on the caller's stack may borrow the arguments of a call, so that
+// a reference count of one no longer says that an argument occurs once.
+inline constexpr bool kArgumentsMayBeBorrowed = PY_VERSION_HEX >= 0x030E0000;
+
+// The class attribute that an instance's special method would come from, borrowed.
+// Looks at the types of the MRO only: no descriptor, no metaclass, no Python runs.
+inline PyObject* type_lookup(PyTypeObject* type, PyObject* name) {
+  return _PyType_Lookup(type, name);
+}
+
+// A number that changes whenever the class or one of its bases does; 0 if CPython has
+// none to give.
+inline unsigned int type_version(PyTypeObject* type) { return type->tp_version_tag; }
+
+}  // namespace python
+}  // namespace autojit

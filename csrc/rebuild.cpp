@@ -1,0 +1,465 @@
+// skeleton + leaves -> object
+//
+// May run Python (`__new__`, reductions, `__hash__` of keys), so whatever it has built is
+// owned, and no half-filled tuple or list is ever visible to others.
+#include <utility>
+
+#include "skeleton.h"
+#include "type_plan.h"
+
+namespace autojit {
+
+namespace {
+
+// Below this depth, no interpreter is short of stack.
+constexpr std::uint32_t kShallow = 50;
+
+class Rebuilder {
+ public:
+  Rebuilder(const Program& program, const char* root, PyObject* const* leaves)
+      : program_(program),
+        root_(root),
+        pc_(program.nodes.data()),
+        leaf_(leaves),
+        guarded_(program.depth > kShallow) {
+    if (program.slots != 0) {
+      slots_.resize(program.slots + 1);
+    }
+  }
+  Rebuilder(const Rebuilder&) = delete;
+  Rebuilder& operator=(const Rebuilder&) = delete;
+  ~Rebuilder() {
+    for (PyObject* object : built_) {
+      Py_DECREF(object);
+    }
+    for (PyObject* object : slots_) {
+      Py_XDECREF(object);
+    }
+  }
+
+  PyObject* part();
+  PyObject* call();
+
+ private:
+  PyObject* node();
+  // Builds parts onto `built_`. False with an exception set on failure.
+  bool parts(std::uint32_t count);
+  PyObject* take_tuple(std::uint32_t count);
+  PyObject* take_items(PyObject* made, PyObject** items, std::uint32_t count);
+  bool fill_dict(PyObject* dict, std::uint32_t count);
+  PyObject* list(const Node& head);
+  PyObject* set(const Node& head);
+  PyObject* partial(const Node& head);
+  PyObject* instance(const Node& head);
+  PyObject* reduce(const Node& head);
+  PyObject* failed(const Node& head);
+  void meet(const Node& head, PyObject* object) {
+    if (head.extra != 0) {
+      slots_[head.extra] = Py_NewRef(object);
+    }
+  }
+
+  const Program& program_;
+  const char* root_;
+  const Node* pc_;
+  PyObject* const* leaf_;
+  bool guarded_;
+  std::vector<PyObject*> slots_;  // owned
+  std::vector<PyObject*> built_;  // owned: parts of what is not yet built
+};
+
+inline PyObject* Rebuilder::part() {
+  const Node& head = *pc_;
+  if (head.op == Op::Leaf) {
+    ++pc_;
+    return Py_NewRef(*leaf_++);
+  }
+  if (is_constant(head.op)) {
+    ++pc_;
+    return Py_NewRef(head.object);
+  }
+  if (!guarded_) {
+    return node();
+  }
+  if (Py_EnterRecursiveCall(" while putting objects together") != 0) {
+    return nullptr;
+  }
+  PyObject* object = node();
+  Py_LeaveRecursiveCall();
+  return object;
+}
+
+bool Rebuilder::parts(std::uint32_t count) {
+  for (std::uint32_t i = 0; i < count; ++i) {
+    PyObject* object = part();
+    if (object == nullptr) {
+      return false;
+    }
+    built_.push_back(object);
+  }
+  return true;
+}
+
+// Moves the last `count` of `built_` into a new container's empty items.
+PyObject* Rebuilder::take_items(PyObject* made, PyObject** items, std::uint32_t count) {
+  std::size_t begin = built_.size() - count;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    items[i] = built_[begin + i];
+  }
+  built_.resize(begin);
+  return made;
+}
+
+PyObject* Rebuilder::take_tuple(std::uint32_t count) {
+  PyObject* made = PyTuple_New(count);
+  return made == nullptr || count == 0
+             ? made
+             : take_items(made, PySequence_Fast_ITEMS(made), count);
+}
+
+PyObject* Rebuilder::list(const Node& head) {
+  if (head.extra == 0) {
+    if (!parts(head.size)) {
+      return nullptr;
+    }
+    PyObject* made = PyList_New(head.size);
+    return made == nullptr || head.size == 0
+               ? made
+               : take_items(made, PySequence_Fast_ITEMS(made), head.size);
+  }
+  Owned made = Owned::steal(PyList_New(0));
+  if (!made) {
+    return nullptr;
+  }
+  meet(head, made.get());
+  for (std::uint32_t i = 0; i < head.size; ++i) {
+    Owned value = Owned::steal(part());
+    if (!value || PyList_Append(made.get(), value.get()) < 0) {
+      return nullptr;
+    }
+  }
+  return made.release();
+}
+
+bool Rebuilder::fill_dict(PyObject* dict, std::uint32_t count) {
+  for (std::uint32_t i = 0; i < count; ++i) {
+    Owned key = Owned::steal(part());
+    if (!key) {
+      return false;
+    }
+    Owned value = Owned::steal(part());
+    if (!value || PyDict_SetItem(dict, key.get(), value.get()) < 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+PyObject* Rebuilder::set(const Node& head) {
+  ++pc_;  // Extent
+  if (head.op == Op::FrozenSet) {
+    if (!parts(head.size)) {
+      return nullptr;
+    }
+    Owned elements = Owned::steal(take_tuple(head.size));
+    return elements ? PyFrozenSet_New(elements.get()) : nullptr;
+  }
+  Owned made = Owned::steal(PySet_New(nullptr));
+  if (!made) {
+    return nullptr;
+  }
+  meet(head, made.get());
+  for (std::uint32_t i = 0; i < head.size; ++i) {
+    Owned element = Owned::steal(part());
+    if (!element || PySet_Add(made.get(), element.get()) < 0) {
+      return nullptr;
+    }
+  }
+  return made.release();
+}
+
+PyObject* Rebuilder::partial(const Node& head) {
+  static PyObject* const setstate = PyUnicode_InternFromString("__setstate__");
+  static PyObject* const functools = PyImport_ImportModule("functools");
+  Owned func = Owned::steal(part());
+  if (!func) {
+    return nullptr;
+  }
+  Owned made =
+      Owned::steal(PyObject_CallMethod(functools, "partial", "O", func.get()));
+  if (!made) {
+    return failed(head);
+  }
+  meet(head, made.get());
+  if (!parts(3)) {
+    return nullptr;
+  }
+  Owned rest = Owned::steal(take_tuple(3));
+  if (!rest) {
+    return nullptr;
+  }
+  Owned state = Owned::steal(PyTuple_Pack(4, func.get(), PyTuple_GET_ITEM(rest.get(), 0),
+                                          PyTuple_GET_ITEM(rest.get(), 1),
+                                          PyTuple_GET_ITEM(rest.get(), 2)));
+  if (!state) {
+    return nullptr;
+  }
+  Owned done =
+      Owned::steal(PyObject_CallMethodOneArg(made.get(), setstate, state.get()));
+  return done ? made.release() : failed(head);
+}
+
+PyObject* Rebuilder::instance(const Node& head) {
+  const TypePlan& plan = *head.plan;
+  Owned made = Owned::steal(new_instance(plan));
+  if (!made) {
+    return failed(head);
+  }
+  meet(head, made.get());
+  if (head.size != 0) {
+    PyObject* present = python::instance_dict(made.get());
+    Owned dict = present != nullptr && PyDict_GET_SIZE(present) != 0
+                     ? Owned::borrow(present)
+                     : Owned::steal(PyDict_New());
+    if (!dict || !fill_dict(dict.get(), head.size)) {
+      return nullptr;
+    }
+    if (dict.get() != present &&
+        PyObject_GenericSetDict(made.get(), dict.get(), nullptr) < 0) {
+      return failed(head);
+    }
+  }
+  for (const TypePlan::Slot& slot : plan.slots) {
+    if (pc_->op == Op::Unset) {
+      ++pc_;
+      continue;
+    }
+    PyObject* value = part();
+    if (value == nullptr) {
+      return nullptr;
+    }
+    auto* place = reinterpret_cast<PyObject**>(reinterpret_cast<char*>(made.get()) +
+                                               slot.offset);
+    PyObject* old = std::exchange(*place, value);
+    Py_XDECREF(old);
+  }
+  return made.release();
+}
+
+PyObject* Rebuilder::reduce(const Node& head) {
+  ++pc_;  // Extent
+  Owned func = Owned::steal(part());
+  if (!func) {
+    return nullptr;
+  }
+  Owned args = Owned::steal(part());
+  if (!args) {
+    return nullptr;
+  }
+  Owned made = Owned::steal(PyObject_CallObject(func.get(), args.get()));
+  if (!made) {
+    return failed(head);
+  }
+  meet(head, made.get());
+  if (head.size == 0) {
+    return made.release();
+  }
+  for (std::uint32_t i = 0; i < 4; ++i) {
+    if ((head.size & (1U << i)) == 0) {
+      built_.push_back(Py_NewRef(Py_None));
+    } else if (!parts(1)) {
+      return nullptr;
+    }
+  }
+  Owned rest = Owned::steal(take_tuple(4));
+  if (!rest) {
+    return nullptr;
+  }
+  Owned done = Owned::steal(PyObject_CallFunctionObjArgs(
+      config.set_state, made.get(), PyTuple_GET_ITEM(rest.get(), 0),
+      PyTuple_GET_ITEM(rest.get(), 1), PyTuple_GET_ITEM(rest.get(), 2),
+      PyTuple_GET_ITEM(rest.get(), 3), nullptr));
+  return done ? made.release() : failed(head);
+}
+
+// Turns what user code raised into a TypeError that says where. Returns nullptr.
+PyObject* Rebuilder::failed(const Node& head) {
+  if (PyErr_ExceptionMatches(PyExc_Exception) == 0 ||
+      PyErr_ExceptionMatches(PyExc_MemoryError) != 0 ||
+      PyErr_ExceptionMatches(PyExc_RecursionError) != 0) {
+    return nullptr;
+  }
+  PyObject* type = nullptr;
+  PyObject* value = nullptr;
+  PyObject* traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyErr_NormalizeException(&type, &value, &traceback);
+  if (traceback != nullptr) {
+    PyException_SetTraceback(value, traceback);
+  }
+  Owned reason = Owned::steal(value);
+  Py_XDECREF(type);
+  Py_XDECREF(traceback);
+  Owned where = Owned::steal(path(
+      program_, root_, static_cast<std::size_t>(&head - program_.nodes.data())));
+  if (!where) {
+    return nullptr;
+  }
+  const auto* of = head.op == Op::Instance ? head.plan->type
+                   : head.op == Op::Reduce
+                       ? reinterpret_cast<const PyTypeObject*>(head.object)
+                       : nullptr;
+  PyErr_Format(PyExc_TypeError,
+               "%U, an instance of %s, cannot be put together again: %R; make its "
+               "__reduce__ return what rebuilds it",
+               where.get(), of != nullptr ? of->tp_name : "functools.partial",
+               reason.get());
+  PyErr_Fetch(&type, &value, &traceback);
+  PyErr_NormalizeException(&type, &value, &traceback);
+  if (value != nullptr && reason) {
+    PyException_SetCause(value, reason.release());
+  }
+  PyErr_Restore(type, value, traceback);
+  return nullptr;
+}
+
+PyObject* Rebuilder::node() {
+  const Node& head = *pc_++;
+  switch (head.op) {
+    case Op::Tuple:
+      if (head.object != nullptr) {
+        pc_ = &head + head.extra;
+        return Py_NewRef(head.object);
+      }
+      return parts(head.size) ? take_tuple(head.size) : nullptr;
+    case Op::NamedTuple: {
+      if (!parts(head.size)) {
+        return nullptr;
+      }
+      auto* type = reinterpret_cast<PyTypeObject*>(head.object);
+      PyObject* made = type->tp_alloc(type, head.size);
+      return made == nullptr || head.size == 0
+                 ? made
+                 : take_items(made, PySequence_Fast_ITEMS(made), head.size);
+    }
+    case Op::List:
+      return list(head);
+    case Op::Dict: {
+      Owned made = Owned::steal(PyDict_New());
+      if (!made) {
+        return nullptr;
+      }
+      meet(head, made.get());
+      return fill_dict(made.get(), head.size) ? made.release() : nullptr;
+    }
+    case Op::Set:
+      return set(head);
+    case Op::FrozenSet:
+      if (head.object != nullptr) {
+        pc_ = &head + head.extra;
+        return Py_NewRef(head.object);
+      }
+      return set(head);
+    case Op::Range:
+    case Op::Slice: {
+      if (!parts(3)) {
+        return nullptr;
+      }
+      Owned three = Owned::steal(take_tuple(3));
+      if (!three) {
+        return nullptr;
+      }
+      if (head.op == Op::Range) {
+        return PyObject_CallObject(reinterpret_cast<PyObject*>(&PyRange_Type),
+                                   three.get());
+      }
+      return PySlice_New(PyTuple_GET_ITEM(three.get(), 0),
+                         PyTuple_GET_ITEM(three.get(), 1),
+                         PyTuple_GET_ITEM(three.get(), 2));
+    }
+    case Op::Bytearray: {
+      PyObject* made = PyByteArray_FromStringAndSize(PyBytes_AS_STRING(head.object),
+                                                     PyBytes_GET_SIZE(head.object));
+      if (made != nullptr) {
+        meet(head, made);
+      }
+      return made;
+    }
+    case Op::NumpyArray: {
+      PyObject* made = numpy_copy(head.object);
+      if (made != nullptr) {
+        meet(head, made);
+      }
+      return made;
+    }
+    case Op::Opaque:
+      meet(head, head.object);
+      return Py_NewRef(head.object);
+    case Op::Method: {
+      Owned func = Owned::steal(part());
+      if (!func) {
+        return nullptr;
+      }
+      Owned self = Owned::steal(part());
+      return self ? PyMethod_New(func.get(), self.get()) : nullptr;
+    }
+    case Op::Partial:
+      return partial(head);
+    case Op::Instance:
+      return instance(head);
+    case Op::Reduce:
+      return reduce(head);
+    case Op::Ref:
+      if (slots_[head.size] == nullptr) {
+        Owned where = Owned::steal(path(
+            program_, root_, static_cast<std::size_t>(&head - program_.nodes.data())));
+        if (where) {
+          PyErr_Format(PyExc_TypeError,
+                       "%U cannot be put together again: it is part of the arguments "
+                       "that its own reduction is called with; let __reduce__ return "
+                       "it as state instead",
+                       where.get());
+        }
+        return nullptr;
+      }
+      return Py_NewRef(slots_[head.size]);
+    default:
+      PyErr_SetString(PyExc_SystemError, "autojit: damaged skeleton");
+      return nullptr;
+  }
+}
+
+PyObject* Rebuilder::call() {
+  const Node& head = *pc_++;
+  Owned callable = head.extra != 0 ? Owned::steal(part()) : Owned::borrow(Py_None);
+  if (!callable || !parts(head.size)) {
+    return nullptr;
+  }
+  Owned args = Owned::steal(take_tuple(head.size));
+  Owned kwargs = Owned::steal(PyDict_New());
+  if (!args || !kwargs) {
+    return nullptr;
+  }
+  for (std::size_t i = 0; i < program_.keyword_places.size(); ++i) {
+    Owned value = Owned::steal(part());
+    if (!value ||
+        PyDict_SetItem(kwargs.get(),
+                       PyTuple_GET_ITEM(head.object, static_cast<Py_ssize_t>(i)),
+                       value.get()) < 0) {
+      return nullptr;
+    }
+  }
+  return PyTuple_Pack(3, callable.get(), args.get(), kwargs.get());
+}
+
+}  // namespace
+
+PyObject* rebuild(const Program& program, const char* root, PyObject* const* leaves) {
+  return Rebuilder(program, root, leaves).part();
+}
+
+PyObject* rebuild_call(const Program& program, PyObject* const* leaves) {
+  return Rebuilder(program, "", leaves).call();
+}
+
+}  // namespace autojit

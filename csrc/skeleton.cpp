@@ -1,0 +1,184 @@
+#include "skeleton.h"
+
+#include <new>
+#include <utility>
+
+#include "type_plan.h"
+
+namespace autojit {
+
+PyObject* Program::owned_object(const Node& node) {
+  switch (node.op) {
+    case Op::Extent:
+      return nullptr;
+    case Op::Instance:
+      return node.plan != nullptr ? reinterpret_cast<PyObject*>(node.plan->type)
+                                  : nullptr;
+    default:
+      return node.object;
+  }
+}
+
+int Program::traverse(visitproc visit, void* arg) const {
+  for (const Node& node : nodes) {
+    Py_VISIT(owned_object(node));
+  }
+  return 0;
+}
+
+void Program::clear() {
+  // Empty before the first reference goes: what then runs must not see the rest.
+  std::vector<Node> old;
+  old.swap(nodes);
+  call_kwnames = Owned();
+  for (const Node& node : old) {
+    Py_XDECREF(owned_object(node));
+  }
+}
+
+void Program::swap(Program& other) noexcept {
+  nodes.swap(other.nodes);
+  set_entries.swap(other.set_entries);
+  keyword_places.swap(other.keyword_places);
+  std::swap(leaves, other.leaves);
+  std::swap(slots, other.slots);
+  std::swap(depth, other.depth);
+  std::swap(deferred, other.deferred);
+  std::swap(allocates, other.allocates);
+  Owned mine = std::move(call_kwnames);
+  call_kwnames = std::move(other.call_kwnames);
+  other.call_kwnames = std::move(mine);
+}
+
+namespace {
+
+Skeleton* cast(PyObject* self) { return reinterpret_cast<Skeleton*>(self); }
+
+int skeleton_traverse(PyObject* self, visitproc visit, void* arg) {
+  return cast(self)->program.traverse(visit, arg);
+}
+
+// No tp_clear: a skeleton is immutable, so that a cycle through it goes through
+// something else that can be cleared.
+void skeleton_dealloc(PyObject* self) {
+  PyObject_GC_UnTrack(self);
+  cast(self)->program.~Program();
+  PyObject_GC_Del(self);
+}
+
+Py_hash_t skeleton_hash(PyObject* self) {
+  Skeleton* skeleton = cast(self);
+  if (skeleton->hash == -1) {
+    skeleton->hash = hash(skeleton->program);
+  }
+  return skeleton->hash;
+}
+
+PyObject* skeleton_compare(PyObject* self, PyObject* other, int op) {
+  if (!Py_IS_TYPE(other, &SkeletonType) || (op != Py_EQ && op != Py_NE)) {
+    Py_RETURN_NOTIMPLEMENTED;
+  }
+  int same = self == other ? 1 : equal(cast(self)->program, cast(other)->program);
+  if (same < 0) {
+    return nullptr;
+  }
+  return PyBool_FromLong((same != 0) == (op == Py_EQ) ? 1 : 0);
+}
+
+PyObject* skeleton_repr(PyObject* self) { return describe(cast(self)->program); }
+
+PyObject* with_leaves(PyObject* self, PyObject* leaves,
+                      PyObject* (*put_together)(Skeleton*, PyObject* const*)) {
+  Skeleton* skeleton = cast(self);
+  Owned sequence =
+      Owned::steal(PySequence_Tuple(leaves));  // a copy: no one can change it
+  if (!sequence) {
+    return nullptr;
+  }
+  Py_ssize_t given = PyTuple_GET_SIZE(sequence.get());
+  if (given != static_cast<Py_ssize_t>(skeleton->program.leaves)) {
+    return PyErr_Format(PyExc_ValueError, "this skeleton has %u leaves, got %zd",
+                        skeleton->program.leaves, given);
+  }
+  try {
+    return put_together(skeleton, PySequence_Fast_ITEMS(sequence.get()));
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
+}
+
+PyObject* skeleton_unflatten(PyObject* self, PyObject* leaves) {
+  if (!cast(self)->program.nodes.empty() &&
+      cast(self)->program.nodes.front().op == Op::Call) {
+    return with_leaves(self, leaves, [](Skeleton* skeleton, PyObject* const* items) {
+      return rebuild_call(skeleton->program, items);
+    });
+  }
+  return with_leaves(self, leaves, [](Skeleton* skeleton, PyObject* const* items) {
+    return rebuild(skeleton->program, skeleton->root, items);
+  });
+}
+
+PyObject* skeleton_num_leaves(PyObject* self, void* /*closure*/) {
+  return PyLong_FromUnsignedLong(cast(self)->program.leaves);
+}
+
+PyMethodDef skeleton_methods[] = {
+    {"unflatten", skeleton_unflatten, METH_O,
+     "unflatten(leaves)\n--\n\n"
+     "Put the object together again around other leaves.\n\n"
+     "Parameters\n----------\n"
+     "leaves : iterable\n"
+     "    As many objects as `num_leaves`, in the order in which ``flatten`` returned\n"
+     "    them. They need not be arrays.\n\n"
+     "Returns\n-------\n"
+     "object\n"
+     "    A new object; of a call, a tuple ``(callable or None, args, kwargs)``.\n\n"
+     "Raises\n------\n"
+     "ValueError\n"
+     "    If the number of leaves is wrong.\n"
+     "TypeError\n"
+     "    If an object's own reduction does not rebuild it. The message names the path\n"
+     "    to the object.\n"},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyGetSetDef skeleton_getset[] = {
+    {"num_leaves", skeleton_num_leaves, nullptr, "How many leaves the object has.",
+     nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+};
+
+}  // namespace
+
+PyTypeObject SkeletonType = {
+    .ob_base = PyVarObject_HEAD_INIT(nullptr, 0).tp_name = "autojit._core.Skeleton",
+    .tp_basicsize = sizeof(Skeleton),
+    .tp_dealloc = skeleton_dealloc,
+    .tp_repr = skeleton_repr,
+    .tp_hash = skeleton_hash,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+                Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_doc = "What is left of an object when its leaves are taken out.\n\n"
+              "Made by ``autojit.flatten``. Two skeletons are equal if the objects have\n"
+              "the same structure, the same sharing and equal static parts; they can be\n"
+              "hashed, and pickled if what they hold can be.",
+    .tp_traverse = skeleton_traverse,
+    .tp_richcompare = skeleton_compare,
+    .tp_methods = skeleton_methods,
+    .tp_getset = skeleton_getset,
+};
+
+Skeleton* new_skeleton(Program&& program, const char* root) {
+  auto* skeleton = PyObject_GC_New(Skeleton, &SkeletonType);
+  if (skeleton == nullptr) {
+    return nullptr;
+  }
+  new (&skeleton->program) Program(std::move(program));
+  skeleton->root = root;
+  skeleton->hash = -1;
+  PyObject_GC_Track(reinterpret_cast<PyObject*>(skeleton));
+  return skeleton;
+}
+
+}  // namespace autojit

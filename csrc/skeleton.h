@@ -1,0 +1,177 @@
+// A skeleton: what is left of an object when its leaves are taken out.
+//
+// It is a flat program in pre-order. Each node says what kind of object stands here;
+// the nodes of its parts follow it. Four verbs read it (match, rebuild, hash, describe)
+// and one writes it (flatten).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "python_api.h"
+
+namespace autojit {
+
+struct TypePlan;
+
+enum class Op : std::uint8_t {
+  // Constants: one node, `object` is the value, immutable and shared with the caller.
+  Identity,     // None, bool, function, class, module, enum member, …: the very object
+  Int,
+  Float,
+  Complex,
+  Str,
+  Bytes,
+  NumpyScalar,  // numpy.generic of fixed size, without padding
+  // The rest. "slot" is `extra` of an object that can be shared: see `Ref`.
+  Leaf,
+  Opaque,       // slot; handed through whole; compares with == if it can be hashed
+  Unset,        // a `__slots__` entry without a value
+  Ref,          // the object of slot `size`, met before
+  Extent,       // follows Set, FrozenSet and Reduce: how much belongs to them
+  Tuple,        // size parts; if all are constants: object is the tuple, extra its nodes
+  NamedTuple,   // size parts; object is the class
+  List,         // slot; size parts
+  Dict,         // slot; size pairs of key and value
+  Set,          // slot; Extent; size parts in an order that depends on their values only
+  FrozenSet,    // like Set; if all parts are constants: object and extra as for Tuple
+  Range,        // 3 parts: start, stop, step
+  Slice,        // 3 parts: start, stop, step
+  Bytearray,    // slot; object is a bytes copy
+  NumpyArray,   // slot; object is a copy
+  Method,       // 2 parts: __func__, __self__
+  Partial,      // slot; 4 parts: func, args, keywords, __dict__
+  Instance,     // slot; plan; size pairs of `__dict__`, then one part a `__slots__` entry
+  Reduce,       // slot; object is the class; size is a set of ReducePart; Extent
+  Call,         // extra is 1 if the callable is a part; size positional parts; object
+                // is the tuple of keyword names; then one part a keyword
+};
+
+inline constexpr bool is_constant(Op op) { return op <= Op::NumpyScalar; }
+
+// The parts of a reduction that are there, in this order after `func` and `args`.
+enum ReducePart : std::uint32_t {
+  kState = 1,
+  kListItems = 2,
+  kDictItems = 4,
+  kStateSetter = 8,
+};
+
+struct Node {
+  Op op;
+  std::uint32_t extra : 24;
+  std::uint32_t size;
+  union {
+    PyObject* object;    // owned by the program
+    const TypePlan* plan;  // Instance: lives as long as its type, which the program owns
+    std::size_t number;  // Extent: of a Reduce its leaves, of a set its first SetEntry
+  };
+};
+static_assert(sizeof(Node) == 16);
+
+inline constexpr std::uint32_t kMaxExtra = (1U << 24) - 1;
+
+// Where the parts of a set stand, one entry an element in the order in which the set
+// was iterated when it was flattened: a set built the same way iterates the same way.
+struct SetEntry {
+  std::uint32_t node;  // from the node after the Extent
+  std::uint32_t leaf;  // from the first leaf of the set
+};
+
+class Program {
+ public:
+  Program() = default;
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+  Program(Program&& other) noexcept { swap(other); }
+  Program& operator=(Program&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  // May run Python.
+  ~Program() { clear(); }
+
+  // The object that a node owns, or nullptr.
+  static PyObject* owned_object(const Node& node);
+  int traverse(visitproc visit, void* arg) const;
+  // May run Python.
+  void clear();
+  void swap(Program& other) noexcept;
+
+  std::vector<Node> nodes;
+  std::vector<SetEntry> set_entries;
+  std::uint32_t leaves = 0;
+  std::uint32_t slots = 0;
+  std::uint32_t depth = 0;
+  // Matching may run Python, after the walk: there is a Reduce, an Opaque with its own
+  // `__eq__` or something else that takes more than a look.
+  bool deferred = false;
+  // Matching may allocate: there is an instance or a set.
+  bool allocates = false;
+  // A call's keyword names as they were passed, and for each keyword part of the
+  // program its place among them.
+  Owned call_kwnames;
+  std::vector<std::uint32_t> keyword_places;
+};
+
+// The Python object `autojit.Skeleton`.
+struct Skeleton {
+  PyObject_HEAD
+  Program program;
+  // What stands for the root in a path: "obj", "result" or, for a call, nothing.
+  const char* root;
+  Py_hash_t hash;  // -1: not yet computed
+};
+
+extern PyTypeObject SkeletonType;
+
+// A new Skeleton that takes over `program`; nullptr with an exception set on failure.
+Skeleton* new_skeleton(Program&& program, const char* root);
+
+// --- the verbs ---
+
+// The pieces of a call, borrowed from the caller for the span of the call.
+struct CallView {
+  PyObject* callable;  // nullptr if the callable is not part of the call tree
+  PyObject* const* args;
+  std::uint32_t positional;
+  PyObject* kwnames;  // nullptr if there are no keywords
+  bool keyword_order_matters;
+};
+
+// Takes `object` apart. `leaf_type` is a class, a tuple of classes, or nullptr for JAX's
+// arrays. Appends owned references to `leaves`. Runs Python. False with an exception
+// set on failure: what is in `leaves` then still has to be released.
+bool flatten(PyObject* object, PyObject* leaf_type, const char* root, Program& program,
+             std::vector<PyObject*>& leaves);
+bool flatten_call(const CallView& call, Program& program,
+                  std::vector<PyObject*>& leaves);
+
+enum class Match { No, Yes, Error };
+
+// Whether flattening `call` would give `program`. On Yes the `program.leaves` places of
+// `leaves` hold owned references, otherwise nothing is left in them. Runs Python only if
+// `program.deferred`: then the caller must hold the program's owner.
+Match match_call(const Program& program, const CallView& call, PyObject** leaves);
+
+// The object that `program` and `leaves` describe: a new reference, or nullptr with an
+// exception set. May run Python: the caller must hold the program's owner.
+PyObject* rebuild(const Program& program, const char* root, PyObject* const* leaves);
+// For a call: a tuple (callable or None, args, kwargs).
+PyObject* rebuild_call(const Program& program, PyObject* const* leaves);
+
+// -1 with an exception set on failure. May run Python (`__hash__` of an opaque object).
+Py_hash_t hash(const Program& program);
+// 1, 0, or -1 with an exception set. May run Python (`__eq__` of an opaque object): the
+// caller must hold the owners of both.
+int equal(const Program& a, const Program& b);
+
+// How a reader would write the way from the root to node `index`, like
+// `args[1].config['act']`; "" for the root of a call. `index` may be the end of an
+// unfinished program. Sets no exception and runs Python only for the repr of a key.
+// nullptr with an exception set on failure.
+PyObject* path(const Program& program, const char* root, std::size_t index);
+PyObject* describe(const Program& program);
+
+}  // namespace autojit

@@ -1,0 +1,816 @@
+#include "type_plan.h"
+
+#include <structmember.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstring>
+#include <iterator>
+#include <memory>
+#include <unordered_map>
+
+#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+#include <numpy/arrayobject.h>
+#include <numpy/arrayscalars.h>
+
+namespace autojit {
+
+Config config;
+PyTypeObject* hot_leaf_type = nullptr;
+
+namespace {
+
+// A type's plans: the one in force, and those that skeletons made before the class was
+// changed may still point to.
+struct Entry {
+  std::vector<std::unique_ptr<TypePlan>> plans;
+  Owned weak_type;  // its callback drops this entry
+
+  const TypePlan& in_force() const { return *plans.back(); }
+
+  Entry() = default;
+  Entry(const Entry&) = delete;
+  Entry& operator=(const Entry&) = delete;
+  Entry(Entry&&) = default;
+  Entry& operator=(Entry&&) = default;
+  ~Entry() {
+    for (const auto& plan : plans) {
+      for (const TypePlan::Slot& slot : plan->slots) {
+        Py_DECREF(slot.name);
+      }
+    }
+  }
+};
+
+// Guarded by the GIL, as all that follows.
+std::unordered_map<PyTypeObject*, Entry>& entries() {
+  static auto* map = new std::unordered_map<PyTypeObject*, Entry>();
+  return *map;
+}
+
+constexpr std::size_t kRecentTypes = 256;
+std::array<const TypePlan*, kRecentTypes> recent_plans{};
+Py_ssize_t copyreg_size = -1;
+
+const TypePlan*& recent_plan(PyTypeObject* type) {
+  auto bits = reinterpret_cast<std::uintptr_t>(type);
+  return recent_plans[((bits >> 4U) ^ (bits >> 12U)) % kRecentTypes];
+}
+
+// Names that are looked up on every class, interned once.
+struct Names {
+  PyObject* reduce_ex;
+  PyObject* reduce;
+  PyObject* getstate;
+  PyObject* setstate;
+  PyObject* getnewargs;
+  PyObject* getnewargs_ex;
+  PyObject* getattribute;
+  PyObject* new_;
+  PyObject* dict;
+  PyObject* fields;
+  PyObject* module;
+  PyObject* qualname;
+};
+Names names{};
+
+// The deallocator of classes that a class statement made: a class with another one
+// keeps C data that we can't see.
+destructor class_statement_dealloc = nullptr;
+
+struct NumpyScalarLayout {
+  PyTypeObject* type;
+  Py_ssize_t offset;
+  std::size_t size;
+};
+std::vector<NumpyScalarLayout>& numpy_scalars() {
+  static auto* layouts = new std::vector<NumpyScalarLayout>();
+  return *layouts;
+}
+const NumpyScalarLayout* numpy_scalar_layout(PyTypeObject* type) {
+  for (const NumpyScalarLayout& layout : numpy_scalars()) {
+    if (layout.type == type) {
+      return &layout;
+    }
+  }
+  return nullptr;
+}
+
+void forget_type(PyTypeObject* type) {
+  if (hot_leaf_type == type) {
+    hot_leaf_type = nullptr;
+  }
+  const TypePlan*& recent = recent_plan(type);
+  if (recent != nullptr && recent->type == type) {
+    recent = nullptr;
+  }
+  auto found = entries().find(type);
+  if (found != entries().end()) {
+    // The entry leaves the map before its destructor, which may run Python.
+    Entry entry = std::move(found->second);
+    entries().erase(found);
+  }
+}
+
+PyObject* on_type_death(PyObject* capsule, PyObject* /*weak_type*/) {
+  forget_type(static_cast<PyTypeObject*>(PyCapsule_GetPointer(capsule, nullptr)));
+  Py_RETURN_NONE;
+}
+PyMethodDef on_type_death_def = {"forget_type", on_type_death, METH_O, nullptr};
+
+Entry* new_entry(PyTypeObject* type) {
+  Entry entry;
+  if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0) {
+    Owned capsule = Owned::steal(PyCapsule_New(type, nullptr, nullptr));
+    if (!capsule) {
+      return nullptr;
+    }
+    Owned callback = Owned::steal(PyCFunction_New(&on_type_death_def, capsule.get()));
+    if (!callback) {
+      return nullptr;
+    }
+    entry.weak_type = Owned::steal(
+        PyWeakref_NewRef(reinterpret_cast<PyObject*>(type), callback.get()));
+    if (!entry.weak_type) {
+      return nullptr;
+    }
+  }
+  return &entries().insert_or_assign(type, std::move(entry)).first->second;
+}
+
+bool is_object_s(PyTypeObject* type, PyObject* name) {
+  return python::type_lookup(type, name) ==
+         python::type_lookup(&PyBaseObject_Type, name);
+}
+
+// Whether `function` is one of the `__getstate__` / `__setstate__` that are known to
+// give and take the whole ordinary state.
+bool is_known_ordinary(PyObject* function) {
+  if (!PyFunction_Check(function)) {
+    return false;
+  }
+  Owned module = Owned::steal(PyObject_GetAttr(function, names.module));
+  Owned qualname = Owned::steal(PyObject_GetAttr(function, names.qualname));
+  if (!module || !qualname) {
+    PyErr_Clear();
+    return false;
+  }
+  Owned full = Owned::steal(PyUnicode_FromFormat("%S.%S", module.get(), qualname.get()));
+  int known = full ? PySet_Contains(config.ordinary_state, full.get()) : -1;
+  if (known < 0) {
+    PyErr_Clear();
+  }
+  return known > 0;
+}
+
+// No `__reduce__` and the like: the state of an instance is all there is.
+bool reduces_by_default(PyTypeObject* type) {
+  if (!is_object_s(type, names.reduce_ex) || !is_object_s(type, names.reduce) ||
+      python::type_lookup(type, names.getnewargs_ex) != nullptr) {
+    return false;
+  }
+  PyObject* getstate = python::type_lookup(type, names.getstate);
+  PyObject* setstate = python::type_lookup(type, names.setstate);
+  bool known = false;
+  if (!is_object_s(type, names.getstate)) {
+    if (!is_known_ordinary(getstate)) {
+      return false;
+    }
+    known = true;
+  }
+  if (setstate != nullptr && !(known && is_known_ordinary(setstate))) {
+    return false;
+  }
+  int registered =
+      PyDict_Contains(config.copyreg_table, reinterpret_cast<PyObject*>(type));
+  if (registered < 0) {
+    PyErr_Clear();
+  }
+  return registered == 0;
+}
+
+bool made_by_class_statement(PyTypeObject* type) {
+  return (type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0 &&
+         type->tp_dealloc == class_statement_dealloc;
+}
+
+bool has_dict(PyTypeObject* type) { return type->tp_dictoffset != 0; }
+
+// A subclass of tuple that `collections.namedtuple` made, or one of it that adds no
+// state and no other way to be copied.
+bool is_namedtuple(PyTypeObject* type) {
+  if (!made_by_class_statement(type) || has_dict(type) ||
+      type->tp_basicsize != PyTuple_Type.tp_basicsize || !reduces_by_default(type)) {
+    return false;
+  }
+  PyObject* mro = type->tp_mro;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(mro); ++i) {
+    auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(mro, i));
+    if ((base->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) {
+      return false;
+    }
+    if (PyDict_GetItemWithError(base->tp_dict, names.getnewargs) != nullptr) {
+      PyObject* fields = PyDict_GetItemWithError(base->tp_dict, names.fields);
+      return fields != nullptr && PyTuple_CheckExact(fields);
+    }
+  }
+  return false;
+}
+
+std::vector<TypePlan::Slot> find_slots(PyTypeObject* type) {
+  std::vector<TypePlan::Slot> slots;
+  PyObject* mro = type->tp_mro;
+  for (Py_ssize_t i = PyTuple_GET_SIZE(mro); i-- > 0;) {
+    auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(mro, i));
+    if ((base->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) {
+      continue;
+    }
+    Py_ssize_t position = 0;
+    PyObject* name = nullptr;
+    PyObject* value = nullptr;
+    while (PyDict_Next(base->tp_dict, &position, &name, &value) != 0) {
+      if (!Py_IS_TYPE(value, &PyMemberDescr_Type)) {
+        continue;
+      }
+      auto* descriptor = reinterpret_cast<PyMemberDescrObject*>(value);
+      if (descriptor->d_common.d_type == base &&
+          descriptor->d_member->type == T_OBJECT_EX) {
+        slots.push_back({Py_NewRef(name), descriptor->d_member->offset});
+      }
+    }
+  }
+  std::sort(slots.begin(), slots.end(), [](const auto& a, const auto& b) {
+    return a.offset < b.offset;
+  });
+  return slots;
+}
+
+// A proxy may answer for its own attributes what it likes. 1 if this object admits to
+// be itself, 0 if not, -1 with an exception set. Runs Python.
+int answers_for_itself(PyObject* object) {
+  Owned reduce = Owned::steal(PyObject_GetAttr(object, names.reduce_ex));
+  if (!reduce) {
+    if (PyErr_ExceptionMatches(PyExc_Exception) != 0 &&
+        PyErr_ExceptionMatches(PyExc_MemoryError) == 0) {
+      PyErr_Clear();
+      return 0;
+    }
+    return -1;
+  }
+  return PyCFunction_Check(reduce.get()) &&
+                 PyCFunction_GET_SELF(reduce.get()) == object
+             ? 1
+             : 0;
+}
+
+// 1 if the whole state of instances is what `__dict__` and `__slots__` hold; then
+// fills the plan. 0 if not, -1 with an exception set.
+int plan_instance(TypePlan& plan, PyObject* object) {
+  PyTypeObject* type = plan.type;
+  if (!made_by_class_statement(type) || type->tp_itemsize != 0 ||
+      !reduces_by_default(type) ||
+      python::type_lookup(type, names.getnewargs) != nullptr) {
+    return 0;
+  }
+  for (PyTypeObject* base = type; base != &PyBaseObject_Type; base = base->tp_base) {
+    if ((base->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) {
+      return 0;
+    }
+  }
+  if (has_dict(type)) {
+    PyObject* dict = python::type_lookup(type, names.dict);
+    if (dict == nullptr || !Py_IS_TYPE(dict, &PyGetSetDescr_Type)) {
+      return 0;
+    }
+  }
+  if (!is_object_s(type, names.getattribute)) {
+    int itself = answers_for_itself(object);
+    if (itself <= 0) {
+      return itself;
+    }
+  }
+  plan.slots = find_slots(type);
+  Py_ssize_t expected = PyBaseObject_Type.tp_basicsize +
+                        static_cast<Py_ssize_t>(sizeof(PyObject*) * plan.slots.size());
+  expected += type->tp_dictoffset > 0 ? static_cast<Py_ssize_t>(sizeof(PyObject*)) : 0;
+  expected +=
+      type->tp_weaklistoffset > 0 ? static_cast<Py_ssize_t>(sizeof(PyObject*)) : 0;
+  if (expected != type->tp_basicsize) {
+    for (const TypePlan::Slot& slot : plan.slots) {
+      Py_DECREF(slot.name);
+    }
+    plan.slots.clear();
+    return 0;
+  }
+  plan.has_dict = has_dict(type);
+  return 1;
+}
+
+struct BuiltinKind {
+  PyTypeObject* type;
+  Kind kind;
+};
+
+const std::vector<BuiltinKind>& builtin_kinds() {
+  static auto* kinds = new std::vector<BuiltinKind>{
+      {&PyLong_Type, Kind::Int},
+      {&PyFloat_Type, Kind::Float},
+      {&PyComplex_Type, Kind::Complex},
+      {&PyUnicode_Type, Kind::Str},
+      {&PyBytes_Type, Kind::Bytes},
+      {&PyBool_Type, Kind::Identity},
+      {Py_TYPE(Py_None), Kind::Identity},
+      {Py_TYPE(Py_Ellipsis), Kind::Identity},
+      {Py_TYPE(Py_NotImplemented), Kind::Identity},
+      {&PyTuple_Type, Kind::Tuple},
+      {&PyList_Type, Kind::List},
+      {&PyDict_Type, Kind::Dict},
+      {&PySet_Type, Kind::Set},
+      {&PyFrozenSet_Type, Kind::FrozenSet},
+      {&PyRange_Type, Kind::Range},
+      {&PySlice_Type, Kind::Slice},
+      {&PyByteArray_Type, Kind::Bytearray},
+      {&PyMethod_Type, Kind::Method},
+      {&PyArray_Type, Kind::NumpyArray},
+  };
+  return *kinds;
+}
+
+PyTypeObject* partial_type = nullptr;
+
+// False with an exception set on failure. May run Python.
+bool make_plan(TypePlan& plan, PyObject* object) {
+  PyTypeObject* type = plan.type;
+  auto* type_object = reinterpret_cast<PyObject*>(type);
+  for (const BuiltinKind& builtin : builtin_kinds()) {
+    if (builtin.type == type) {
+      plan.kind = builtin.kind;
+      return true;
+    }
+  }
+  int leaf = PyObject_IsSubclass(type_object, config.leaf_types);
+  if (leaf < 0) {
+    return false;
+  }
+  plan.is_leaf = leaf != 0;
+  if (PyType_IsSubtype(type, &PyType_Type) != 0 ||
+      PyType_IsSubtype(type, &PyModule_Type) != 0) {
+    plan.kind = Kind::Identity;
+    return true;
+  }
+  int identity = PyObject_IsSubclass(type_object, config.identity_types);
+  if (identity < 0) {
+    return false;
+  }
+  if (identity != 0) {
+    plan.kind = Kind::Identity;
+  } else if (type == partial_type) {
+    plan.kind = Kind::Partial;
+  } else if (numpy_scalar_layout(type) != nullptr) {
+    plan.kind = Kind::NumpyScalar;
+  } else if (PyType_IsSubtype(type, &PyArrayDescr_Type) != 0) {
+    plan.kind = Kind::NumpyDtype;
+  } else if (PyType_IsSubtype(type, &PyTuple_Type) != 0 && is_namedtuple(type)) {
+    plan.kind = Kind::NamedTuple;
+  } else {
+    int instance = plan_instance(plan, object);
+    if (instance < 0) {
+      return false;
+    }
+    plan.kind = instance != 0 ? Kind::Instance : Kind::Reduce;
+  }
+  return true;
+}
+
+bool same_plan(const TypePlan& a, const TypePlan& b) {
+  return a.kind == b.kind && a.is_leaf == b.is_leaf && a.has_dict == b.has_dict &&
+         std::equal(a.slots.begin(), a.slots.end(), b.slots.begin(), b.slots.end(),
+                    [](const TypePlan::Slot& x, const TypePlan::Slot& y) {
+                      return x.offset == y.offset;
+                    });
+}
+
+// Builtin types never change; a type registered with `copyreg` later on does.
+bool is_current(const TypePlan& plan) {
+  return (plan.type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 || plan.current();
+}
+
+const TypePlan* make_or_renew(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+  auto plan = std::make_unique<TypePlan>();
+  plan->type = type;
+  bool made = make_plan(*plan, object);
+  plan->version = python::type_version(type);
+  auto found = entries().find(type);  // only now: making a plan may make others
+  Entry* entry = found != entries().end() ? &found->second : nullptr;
+  if (made && entry == nullptr) {
+    entry = new_entry(type);
+  }
+  if (!made || entry == nullptr ||
+      (!entry->plans.empty() && same_plan(*plan, entry->in_force()))) {
+    for (const TypePlan::Slot& slot : plan->slots) {
+      Py_DECREF(slot.name);
+    }
+    if (!made || entry == nullptr) {
+      return nullptr;
+    }
+    entry->plans.back()->version = plan->version;
+  } else {
+    entry->plans.push_back(std::move(plan));
+  }
+  const TypePlan* in_force = &entry->in_force();
+  recent_plan(type) = in_force;
+  return in_force;
+}
+
+}  // namespace
+
+const TypePlan* find_plan(PyTypeObject* type) {
+  const TypePlan* recent = recent_plan(type);
+  if (recent != nullptr && recent->type == type) {
+    return recent;
+  }
+  auto found = entries().find(type);
+  if (found == entries().end() || found->second.plans.empty()) {
+    return nullptr;
+  }
+  return recent_plan(type) = &found->second.in_force();
+}
+
+const TypePlan* plan_for(PyObject* object) {
+  if (PyDict_GET_SIZE(config.copyreg_table) != copyreg_size) {
+    copyreg_size = PyDict_GET_SIZE(config.copyreg_table);
+    for (auto& [type, entry] : entries()) {
+      for (auto& plan : entry.plans) {
+        plan->version = 0;
+      }
+    }
+  }
+  const TypePlan* plan = find_plan(Py_TYPE(object));
+  if (plan != nullptr && is_current(*plan)) {
+    return plan;
+  }
+  return make_or_renew(object);
+}
+
+bool is_leaf_type_slow(PyTypeObject* type) {
+  const TypePlan* plan = find_plan(type);
+  if (plan == nullptr || !plan->is_leaf) {
+    return false;
+  }
+  hot_leaf_type = type;
+  return true;
+}
+
+namespace {
+
+// 1 if calling `__new__` without arguments gives new empty instances, or can't be done
+// because it wants arguments; 0 if it gives something else; -1 with an exception set.
+int new_is_like_objects(PyTypeObject* type) {
+  PyObject* no_args = PyTuple_New(0);
+  Owned args = Owned::steal(no_args);
+  std::array<Owned, 2> made;
+  for (Owned& instance : made) {
+    instance = Owned::steal(type->tp_new(type, no_args, nullptr));
+    if (!instance) {
+      if (PyErr_ExceptionMatches(PyExc_TypeError) == 0) {
+        return -1;
+      }
+      PyErr_Clear();
+      return 1;
+    }
+    if (Py_TYPE(instance.get()) != type) {
+      return 0;
+    }
+    PyObject* dict = python::instance_dict(instance.get());
+    if (dict != nullptr && PyDict_GET_SIZE(dict) != 0) {
+      return 0;
+    }
+  }
+  return made[0].get() != made[1].get() ? 1 : 0;
+}
+
+}  // namespace
+
+PyObject* new_instance(const TypePlan& plan) {
+  static PyObject* const no_args = PyTuple_New(0);
+  PyTypeObject* type = plan.type;
+  if (plan.make == TypePlan::New::Unknown) {
+    int like_objects = 1;
+    if (type->tp_new != PyBaseObject_Type.tp_new) {
+      like_objects = new_is_like_objects(type);
+      if (like_objects < 0) {
+        return nullptr;
+      }
+    }
+    plan.make = like_objects != 0 ? TypePlan::New::Object : TypePlan::New::Python;
+  }
+  if (plan.make == TypePlan::New::Object) {
+    return PyBaseObject_Type.tp_new(type, no_args, nullptr);
+  }
+  Owned instance = Owned::steal(type->tp_new(type, no_args, nullptr));
+  if (instance && Py_TYPE(instance.get()) != type) {
+    PyErr_Format(PyExc_TypeError, "%s.__new__ returned an instance of %s", type->tp_name,
+                 Py_TYPE(instance.get())->tp_name);
+    return nullptr;
+  }
+  return instance.release();
+}
+
+bool same_constant(Op op, PyObject* ours, PyObject* other) {
+  if (ours == other) {
+    return true;
+  }
+  if (Py_TYPE(ours) != Py_TYPE(other)) {
+    return false;
+  }
+  switch (op) {
+    case Op::Int:
+      return PyObject_RichCompareBool(ours, other, Py_EQ) == 1;
+    case Op::Float: {
+      double a = PyFloat_AS_DOUBLE(ours);
+      double b = PyFloat_AS_DOUBLE(other);
+      return std::memcmp(&a, &b, sizeof a) == 0;
+    }
+    case Op::Complex: {
+      const Py_complex& a = reinterpret_cast<PyComplexObject*>(ours)->cval;
+      const Py_complex& b = reinterpret_cast<PyComplexObject*>(other)->cval;
+      return std::memcmp(&a, &b, sizeof a) == 0;
+    }
+    case Op::Str:
+      return PyUnicode_GET_LENGTH(ours) == PyUnicode_GET_LENGTH(other) &&
+             PyUnicode_KIND(ours) == PyUnicode_KIND(other) &&
+             std::memcmp(PyUnicode_DATA(ours), PyUnicode_DATA(other),
+                         static_cast<std::size_t>(PyUnicode_GET_LENGTH(ours)) *
+                             PyUnicode_KIND(ours)) == 0;
+    case Op::Bytes:
+      return PyBytes_GET_SIZE(ours) == PyBytes_GET_SIZE(other) &&
+             std::memcmp(PyBytes_AS_STRING(ours), PyBytes_AS_STRING(other),
+                         static_cast<std::size_t>(PyBytes_GET_SIZE(ours))) == 0;
+    case Op::NumpyScalar: {
+      Bytes a = numpy_scalar_bytes(ours);
+      Bytes b = numpy_scalar_bytes(other);
+      return std::memcmp(a.data, b.data, a.size) == 0;
+    }
+    default:
+      return false;
+  }
+}
+
+bool has_own_equality(PyTypeObject* type) {
+  return type->tp_richcompare != PyBaseObject_Type.tp_richcompare &&
+         type->tp_hash != nullptr && type->tp_hash != PyObject_HashNotImplemented &&
+         type->tp_hash != PyBaseObject_Type.tp_hash;
+}
+
+namespace {
+
+// After a failure of user code: true if it was no more than a refusal.
+bool clear_refusal() {
+  if (PyErr_ExceptionMatches(PyExc_Exception) != 0 &&
+      PyErr_ExceptionMatches(PyExc_MemoryError) == 0 &&
+      PyErr_ExceptionMatches(PyExc_RecursionError) == 0) {
+    PyErr_Clear();
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+int same_opaque(PyObject* ours, PyObject* other) {
+  if (ours == other) {
+    return 1;
+  }
+  if (Py_TYPE(ours) != Py_TYPE(other) || !has_own_equality(Py_TYPE(ours))) {
+    return 0;
+  }
+  Py_hash_t a = PyObject_Hash(ours);
+  Py_hash_t b = a == -1 ? -1 : PyObject_Hash(other);
+  if (a == -1 || b == -1) {
+    return clear_refusal() ? 0 : -1;
+  }
+  if (a != b) {
+    return 0;
+  }
+  Owned same = Owned::steal(PyObject_RichCompare(ours, other, Py_EQ));
+  if (!same) {
+    return clear_refusal() ? 0 : -1;
+  }
+  return same.get() == Py_True ? 1 : 0;
+}
+
+bool hash_opaque(PyObject* object, Py_hash_t& result) {
+  if (has_own_equality(Py_TYPE(object))) {
+    result = PyObject_Hash(object);
+    if (result != -1) {
+      return true;
+    }
+    if (!clear_refusal()) {
+      return false;
+    }
+  }
+  result = static_cast<Py_hash_t>(reinterpret_cast<std::uintptr_t>(object) >> 4U);
+  return true;
+}
+
+std::uint64_t hash_bytes(const char* data, std::size_t size) {
+  constexpr std::uint64_t kOdd = 0x9E3779B97F4A7C15U;
+  std::array<std::uint64_t, 4> lanes{size, 1, 2, 3};
+  std::size_t i = 0;
+  for (; i + 32 <= size; i += 32) {
+    std::array<std::uint64_t, 4> words;
+    std::memcpy(words.data(), data + i, 32);
+    for (std::size_t lane = 0; lane < 4; ++lane) {
+      lanes[lane] = (lanes[lane] ^ words[lane]) * kOdd;
+      lanes[lane] ^= lanes[lane] >> 29U;
+    }
+  }
+  for (; i < size; ++i) {
+    lanes[i % 4] = (lanes[i % 4] ^ static_cast<unsigned char>(data[i])) * kOdd;
+    lanes[i % 4] ^= lanes[i % 4] >> 29U;
+  }
+  std::uint64_t mixed = 0;
+  for (std::uint64_t lane : lanes) {
+    mixed = (mixed ^ lane) * kOdd;
+    mixed ^= mixed >> 32U;
+  }
+  return mixed;
+}
+
+// --- numpy ---
+
+Bytes numpy_scalar_bytes(PyObject* scalar) {
+  const NumpyScalarLayout* layout = numpy_scalar_layout(Py_TYPE(scalar));
+  return {reinterpret_cast<const char*>(scalar) + layout->offset, layout->size};
+}
+
+bool numpy_is_plain(PyObject* array) {
+  PyArray_Descr* dtype = PyArray_DESCR(reinterpret_cast<PyArrayObject*>(array));
+  constexpr npy_uint64 kNotPlain = NPY_ITEM_REFCOUNT | NPY_ITEM_IS_POINTER |
+                                   NPY_LIST_PICKLE | NPY_NEEDS_INIT;
+  return (PyDataType_FLAGS(dtype) & kNotPlain) == 0;
+}
+
+PyObject* numpy_dtype_singleton(PyObject* object) {
+  auto* dtype = reinterpret_cast<PyArray_Descr*>(object);
+  int number = dtype->type_num;
+  if (number < 0 || number >= NPY_NTYPES_LEGACY || PyTypeNum_ISFLEXIBLE(number) ||
+      PyTypeNum_ISDATETIME(number) || !PyArray_ISNBO(dtype->byteorder) ||
+      PyDataType_METADATA(dtype) != nullptr) {
+    return nullptr;
+  }
+  PyArray_Descr* singleton = PyArray_DescrFromType(number);
+  if (singleton == nullptr) {
+    PyErr_Clear();
+    return nullptr;
+  }
+  Py_DECREF(singleton);  // numpy keeps its own for ever
+  return Py_TYPE(singleton) == Py_TYPE(dtype) ? reinterpret_cast<PyObject*>(singleton)
+                                              : nullptr;
+}
+
+namespace {
+
+bool is_fortran(PyArrayObject* array) {
+  return PyArray_IS_F_CONTIGUOUS(array) && !PyArray_IS_C_CONTIGUOUS(array);
+}
+
+bool same_shape(PyArrayObject* a, PyArrayObject* b) {
+  return PyArray_NDIM(a) == PyArray_NDIM(b) &&
+         std::equal(PyArray_DIMS(a), PyArray_DIMS(a) + PyArray_NDIM(a), PyArray_DIMS(b));
+}
+
+bool same_data(PyArrayObject* a, PyArrayObject* b) {
+  return std::memcmp(PyArray_BYTES(a), PyArray_BYTES(b),
+                     static_cast<std::size_t>(PyArray_NBYTES(a))) == 0;
+}
+
+}  // namespace
+
+PyObject* numpy_copy(PyObject* object) {
+  auto* array = reinterpret_cast<PyArrayObject*>(object);
+  return PyArray_NewCopy(array, is_fortran(array) ? NPY_FORTRANORDER : NPY_CORDER);
+}
+
+int numpy_same(PyObject* ours, PyObject* other) {
+  auto* a = reinterpret_cast<PyArrayObject*>(ours);
+  auto* b = reinterpret_cast<PyArrayObject*>(other);
+  if (Py_TYPE(ours) != Py_TYPE(other) || !same_shape(a, b) ||
+      is_fortran(a) != is_fortran(b)) {
+    return 0;
+  }
+  if (PyArray_DESCR(a) != PyArray_DESCR(b) ||
+      !(PyArray_IS_C_CONTIGUOUS(b) || PyArray_IS_F_CONTIGUOUS(b))) {
+    return -1;
+  }
+  return same_data(a, b) ? 1 : 0;
+}
+
+int numpy_same_slowly(PyObject* ours, PyObject* other) {
+  auto* a = reinterpret_cast<PyArrayObject*>(ours);
+  if (!numpy_is_plain(other)) {
+    return 0;
+  }
+  Owned copy = Owned::steal(numpy_copy(other));
+  if (!copy) {
+    return -1;
+  }
+  auto* b = reinterpret_cast<PyArrayObject*>(copy.get());
+  if (!same_shape(a, b) || is_fortran(a) != is_fortran(b) ||
+      PyArray_NBYTES(a) != PyArray_NBYTES(b)) {
+    return 0;
+  }
+  // `==` of two dtypes forgets titles, alignment and metadata; their repr doesn't.
+  if (PyArray_DESCR(a) != PyArray_DESCR(b)) {
+    Owned dtype_a =
+        Owned::steal(PyObject_Repr(reinterpret_cast<PyObject*>(PyArray_DESCR(a))));
+    Owned dtype_b =
+        Owned::steal(PyObject_Repr(reinterpret_cast<PyObject*>(PyArray_DESCR(b))));
+    if (!dtype_a || !dtype_b) {
+      return -1;
+    }
+    if (PyUnicode_Compare(dtype_a.get(), dtype_b.get()) != 0) {
+      return PyErr_Occurred() != nullptr ? -1 : 0;
+    }
+  }
+  return same_data(a, b) ? 1 : 0;
+}
+
+std::uint64_t numpy_hash(PyObject* object) {
+  auto* array = reinterpret_cast<PyArrayObject*>(object);
+  auto shape = reinterpret_cast<const char*>(PyArray_DIMS(array));
+  std::uint64_t mixed = reinterpret_cast<std::uintptr_t>(Py_TYPE(PyArray_DESCR(array)));
+  mixed ^= hash_bytes(shape, sizeof(npy_intp) *
+                                 static_cast<std::size_t>(PyArray_NDIM(array)));
+  return mixed ^ hash_bytes(PyArray_BYTES(array),
+                            static_cast<std::size_t>(PyArray_NBYTES(array))) *
+                     3U;
+}
+
+namespace {
+
+template <typename Scalar>
+void add_numpy_scalar(PyTypeObject& type) {
+  numpy_scalars().push_back(
+      {&type, offsetof(Scalar, obval), sizeof(std::declval<Scalar>().obval)});
+}
+
+bool import_numpy() {
+  import_array1(false);
+  add_numpy_scalar<PyBoolScalarObject>(PyBoolArrType_Type);
+  add_numpy_scalar<PyByteScalarObject>(PyByteArrType_Type);
+  add_numpy_scalar<PyUByteScalarObject>(PyUByteArrType_Type);
+  add_numpy_scalar<PyShortScalarObject>(PyShortArrType_Type);
+  add_numpy_scalar<PyUShortScalarObject>(PyUShortArrType_Type);
+  add_numpy_scalar<PyIntScalarObject>(PyIntArrType_Type);
+  add_numpy_scalar<PyUIntScalarObject>(PyUIntArrType_Type);
+  add_numpy_scalar<PyLongScalarObject>(PyLongArrType_Type);
+  add_numpy_scalar<PyULongScalarObject>(PyULongArrType_Type);
+  add_numpy_scalar<PyLongLongScalarObject>(PyLongLongArrType_Type);
+  add_numpy_scalar<PyULongLongScalarObject>(PyULongLongArrType_Type);
+  add_numpy_scalar<PyHalfScalarObject>(PyHalfArrType_Type);
+  add_numpy_scalar<PyFloatScalarObject>(PyFloatArrType_Type);
+  add_numpy_scalar<PyDoubleScalarObject>(PyDoubleArrType_Type);
+  add_numpy_scalar<PyCFloatScalarObject>(PyCFloatArrType_Type);
+  add_numpy_scalar<PyCDoubleScalarObject>(PyCDoubleArrType_Type);
+  return true;
+}
+
+bool intern(PyObject*& place, const char* text) {
+  place = PyUnicode_InternFromString(text);
+  return place != nullptr;
+}
+
+}  // namespace
+
+bool init_type_plans() {
+  if (!import_numpy() || !intern(names.reduce_ex, "__reduce_ex__") ||
+      !intern(names.reduce, "__reduce__") || !intern(names.getstate, "__getstate__") ||
+      !intern(names.setstate, "__setstate__") ||
+      !intern(names.getnewargs, "__getnewargs__") ||
+      !intern(names.getnewargs_ex, "__getnewargs_ex__") ||
+      !intern(names.getattribute, "__getattribute__") ||
+      !intern(names.new_, "__new__") || !intern(names.dict, "__dict__") ||
+      !intern(names.fields, "_fields") || !intern(names.module, "__module__") ||
+      !intern(names.qualname, "__qualname__")) {
+    return false;
+  }
+  Owned functools = Owned::steal(PyImport_ImportModule("functools"));
+  Owned enums = Owned::steal(PyImport_ImportModule("enum"));
+  if (!functools || !enums) {
+    return false;
+  }
+  partial_type = reinterpret_cast<PyTypeObject*>(
+      PyObject_GetAttrString(functools.get(), "partial"));
+  Owned enum_class = Owned::steal(PyObject_GetAttrString(enums.get(), "Enum"));
+  if (partial_type == nullptr || !enum_class) {
+    return false;
+  }
+  class_statement_dealloc =
+      reinterpret_cast<PyTypeObject*>(enum_class.get())->tp_dealloc;
+  return true;
+}
+
+}  // namespace autojit

@@ -1,0 +1,128 @@
+// How one Python type is taken apart and put together.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "python_api.h"
+#include "skeleton.h"
+
+namespace autojit {
+
+// What the Python side hands over once, at import.
+struct Config {
+  PyObject* leaf_types = nullptr;        // tuple of classes: JAX's arrays
+  PyObject* identity_types = nullptr;    // tuple of classes compared by identity
+  PyObject* ordinary_state = nullptr;    // frozenset of names, see `_reduce.py`
+  PyObject* reduce = nullptr;            // (object) -> tuple of 6 or None
+  PyObject* set_state = nullptr;         // (object, state, list, dict, setter)
+  PyObject* specialize = nullptr;        // (fun, skeleton, options, count) -> compiled
+  PyObject* cache_info = nullptr;        // the class of `cache_info()`
+  PyObject* eager = nullptr;             // what a compiled function returns under
+                                         // `jax.disable_jit`
+  PyObject* copyreg_table = nullptr;     // copyreg.dispatch_table
+};
+extern Config config;
+
+enum class Kind : std::uint8_t {
+  Identity,
+  Int,
+  Float,
+  Complex,
+  Str,
+  Bytes,
+  NumpyScalar,
+  NumpyDtype,
+  Tuple,
+  NamedTuple,
+  List,
+  Dict,
+  Set,
+  FrozenSet,
+  Range,
+  Slice,
+  Bytearray,
+  NumpyArray,
+  Method,
+  Partial,
+  Instance,
+  Reduce,
+};
+
+struct TypePlan {
+  struct Slot {
+    PyObject* name;  // owned str
+    Py_ssize_t offset;
+  };
+  enum class New : std::uint8_t { Unknown, Object, Python };
+
+  PyTypeObject* type;  // borrowed: the plan goes when the type does
+  Kind kind = Kind::Reduce;
+  bool is_leaf = false;
+  bool has_dict = false;
+  // How an Instance is made: by `object.__new__` if the class's own `__new__`, called
+  // without arguments, does no more than that or takes arguments.
+  mutable New make = New::Unknown;
+  unsigned int version = 0;
+  std::vector<Slot> slots;
+
+  // Whether the class is still as it was when the plan was made.
+  bool current() const {
+    return version != 0 && python::type_version(type) == version;
+  }
+};
+
+// The plan for the type of `object`. Makes it if there is none or the class has changed
+// since, which may run Python. nullptr with an exception set on failure.
+const TypePlan* plan_for(PyObject* object);
+
+// The plan for a type if there is one. Runs nothing.
+const TypePlan* find_plan(PyTypeObject* type);
+
+// The last type that turned out to be one of JAX's arrays: all but always right, so
+// the hot path asks it first.
+extern PyTypeObject* hot_leaf_type;
+bool is_leaf_type_slow(PyTypeObject* type);
+inline bool is_leaf_type(PyTypeObject* type) {
+  return type == hot_leaf_type || is_leaf_type_slow(type);
+}
+
+// A new instance without state, as unpickling would make it. May run Python.
+PyObject* new_instance(const TypePlan& plan);
+
+// Whether `other` is the constant `ours` of kind `op`; never true for different types.
+// Runs no Python. Opaque: by identity only.
+bool same_constant(Op op, PyObject* ours, PyObject* other);
+// Whether comparing opaque objects of this type can tell more than identity.
+bool has_own_equality(PyTypeObject* type);
+// 1, 0, -1 with an exception set. Runs Python.
+int same_opaque(PyObject* ours, PyObject* other);
+// Sets `result`. False with an exception set on failure. Runs Python.
+bool hash_opaque(PyObject* object, Py_hash_t& result);
+
+// The part of a numpy scalar that is its value.
+struct Bytes {
+  const char* data;
+  std::size_t size;
+};
+Bytes numpy_scalar_bytes(PyObject* scalar);
+
+// numpy arrays of plain bytes. `object` must be exactly a numpy.ndarray.
+bool numpy_is_plain(PyObject* array);
+// A dtype that is equal to one of numpy's own singletons: that one, borrowed; or nullptr.
+PyObject* numpy_dtype_singleton(PyObject* dtype);
+// A contiguous copy in the array's own order.
+PyObject* numpy_copy(PyObject* array);
+// Whether two arrays are the same without running Python: 1, 0, or -1 for "look closer"
+// with `numpy_same_slowly`, which gives 1, 0, or -1 with an exception set.
+int numpy_same(PyObject* ours, PyObject* other);
+int numpy_same_slowly(PyObject* ours, PyObject* other);
+// The class of an array's dtype, its shape and its bytes, mixed.
+std::uint64_t numpy_hash(PyObject* array);
+
+std::uint64_t hash_bytes(const char* data, std::size_t size);
+
+// Fills the table of builtin types. False with an exception set on failure.
+bool init_type_plans();
+
+}  // namespace autojit

@@ -1,0 +1,293 @@
+"""The public functions."""
+
+from __future__ import annotations
+
+import copyreg
+import enum
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
+
+import cloudpickle
+import jax
+import numpy as np
+
+from autojit import _core
+from autojit._core import Dispatcher, Skeleton
+from autojit._reduce import ORDINARY_STATE, reduce, set_state
+from autojit._specialize import EAGER, Options, specialize
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class CacheInfo(NamedTuple):
+    """What a dispatcher has done since its cache was last cleared.
+
+    Attributes
+    ----------
+    hits : int
+        Calls that an existing specialization served.
+    misses : int
+        Calls that made a new specialization.
+    traces : int
+        How often the function body was traced. One specialization is traced again for
+        arrays of another shape or dtype, as under ``jax.jit``.
+    currsize : int
+        The number of specializations.
+    maxsize : int or None
+        Their bound; None if there is none.
+    """
+
+    hits: int
+    misses: int
+    traces: int
+    currsize: int
+    maxsize: int | None
+
+
+_DEFAULT_OPTIONS = Options()
+
+
+@overload
+def jit(
+    fun: Callable[P, R],
+    /,
+    *,
+    inline: bool = ...,
+    keep_unused: bool = ...,
+    compiler_options: dict[str, Any] | None = ...,
+    maxsize: int | None = ...,
+) -> Dispatcher[P, R]: ...
+
+
+@overload
+def jit(
+    fun: None = None,
+    /,
+    *,
+    inline: bool = ...,
+    keep_unused: bool = ...,
+    compiler_options: dict[str, Any] | None = ...,
+    maxsize: int | None = ...,
+) -> Callable[[Callable[P, R]], Dispatcher[P, R]]: ...
+
+
+def jit(
+    fun: Callable[P, R] | None = None,
+    /,
+    *,
+    inline: bool = False,
+    keep_unused: bool = False,
+    compiler_options: dict[str, Any] | None = None,
+    maxsize: int | None = 4096,
+) -> Dispatcher[P, R] | Callable[[Callable[P, R]], Dispatcher[P, R]]:
+    """Compile a function with JAX, whatever its arguments are.
+
+    The arrays that are found in the arguments, however deep, are traced; all the rest
+    is static. The function sees the same objects with tracers in place of the arrays,
+    and the caller gets the same results with arrays in place of the tracers.
+
+    Parameters
+    ----------
+    fun : callable, optional
+        The function. Without it, a decorator is returned. If it is an object with
+        state (a bound method, a partial, a module that can be called), arrays in it are
+        traced too.
+    inline : bool, default: False
+        See ``jax.jit``.
+    keep_unused : bool, default: False
+        See ``jax.jit``.
+    compiler_options : dict, optional
+        See ``jax.jit``.
+    maxsize : int or None, default: 4096
+        How many specializations to keep, one for each different static part of a call.
+        The least recently used go. None means all.
+
+    Returns
+    -------
+    Dispatcher
+        A callable that behaves like `fun`, with ``cache_info()`` and
+        ``clear_cache()``.
+
+    Raises
+    ------
+    TypeError
+        If `fun` can't be called.
+    ValueError
+        If `maxsize` is not positive.
+
+    See Also
+    --------
+    jax.jit : traces Python scalars, and wants static arguments named and hashable.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import autojit
+    >>> @autojit.jit
+    ... def scale(params, config):
+    ...     y = params["w"] * config["factor"]
+    ...     return {"y": jnp.tanh(y) if config["squash"] else y, "from": config}
+    >>> out = scale({"w": jnp.ones(2)}, {"factor": 3.0, "squash": False})
+    >>> out["y"]
+    Array([3., 3.], dtype=float32)
+    >>> out["from"]
+    {'factor': 3.0, 'squash': False}
+    >>> out = scale({"w": jnp.zeros(2)}, {"factor": 3.0, "squash": False})
+    >>> scale.cache_info()
+    CacheInfo(hits=1, misses=1, traces=1, currsize=1, maxsize=4096)
+    """
+    if maxsize is None:
+        bound = 0
+    else:
+        if not isinstance(maxsize, int) or isinstance(maxsize, bool):
+            raise TypeError(f"maxsize must be an int or None, got {maxsize!r}")
+        if maxsize < 1:
+            raise ValueError(f"maxsize must be at least 1, got {maxsize}")
+        bound = maxsize
+    if inline or keep_unused or compiler_options is not None:
+        options = Options(inline, keep_unused, compiler_options)
+    else:
+        options = _DEFAULT_OPTIONS
+    if fun is None:
+        return lambda fun: Dispatcher(fun, options, bound)
+    return Dispatcher(fun, options, bound)
+
+
+def jax_autojit(fun: Callable[P, R]) -> Dispatcher[P, R]:
+    """Compile a function with JAX: a drop-in for array-api-extra's ``jax_autojit``.
+
+    Parameters
+    ----------
+    fun : callable
+        The function.
+
+    Returns
+    -------
+    Dispatcher
+        As `jit` returns it.
+
+    See Also
+    --------
+    jit : the same with options.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import autojit
+    >>> def add(x, y: float, plus: bool):
+    ...     return x + y if plus else x - y
+    >>> autojit.jax_autojit(add)(jnp.ones(2), 2.0, True)
+    Array([3., 3.], dtype=float32)
+    """
+    return Dispatcher(fun, _DEFAULT_OPTIONS, 4096)
+
+
+def flatten(
+    obj: object, leaf_type: type[Any] | tuple[type[Any], ...] = jax.Array
+) -> tuple[list[Any], Skeleton]:
+    """Take an object apart into its leaves and its skeleton.
+
+    Parameters
+    ----------
+    obj : object
+        Anything.
+    leaf_type : type or tuple of types, default: jax.Array
+        What to take out. Instances are found however deep they lie; an instance that
+        occurs twice is two leaves.
+
+    Returns
+    -------
+    leaves : list
+        The instances of `leaf_type`, in the order of a walk through `obj`.
+    skeleton : Skeleton
+        All the rest. ``skeleton.unflatten(leaves)`` gives a copy of `obj`. Skeletons
+        compare and hash by value.
+
+    Raises
+    ------
+    RecursionError
+        If `obj` is nested too deeply. The message names the path.
+
+    Examples
+    --------
+    >>> import autojit
+    >>> leaves, skeleton = autojit.flatten({"a": [1, 2.5], "b": 3}, int)
+    >>> leaves
+    [1, 3]
+    >>> skeleton
+    Skeleton({'a': [*, 2.5], 'b': *})
+    >>> skeleton.unflatten(["x", "y"])
+    {'a': ['x', 2.5], 'b': 'y'}
+    """
+    isinstance(None, leaf_type)  # a TypeError here, not from inside the walk
+    return _core.flatten(obj, leaf_type)
+
+
+def _find_by_name(dispatcher: Dispatcher[..., Any]) -> str | None:
+    """Where pickle would look the dispatcher up, if it is there."""
+    name = getattr(dispatcher, "__qualname__", None)
+    found: Any = sys.modules.get(getattr(dispatcher, "__module__", None) or "")
+    if not isinstance(name, str) or found is None:
+        return None
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return name if found is dispatcher else None
+
+
+def _rebuild(fun: Any, options: Options, maxsize: int | None) -> Dispatcher[..., Any]:
+    return Dispatcher(fun, options, maxsize or 0)
+
+
+def _reduce_by_value(dispatcher: Dispatcher[..., Any]) -> tuple[Any, ...]:
+    maxsize = dispatcher.cache_info().maxsize
+    return _rebuild, (dispatcher.__wrapped__, dispatcher._options, maxsize)
+
+
+def _reduce_dispatcher(dispatcher: Dispatcher[..., Any]) -> str | tuple[Any, ...]:
+    """Reduce to a name, as pickle does for functions, or else to the parts."""
+    return _find_by_name(dispatcher) or _reduce_by_value(dispatcher)
+
+
+def _reduce_for_cloudpickle(dispatcher: Dispatcher[..., Any]) -> Any:
+    """Reduce what another process can't import to its parts, as cloudpickle does."""
+    if getattr(dispatcher, "__module__", None) == "__main__":
+        return _reduce_by_value(dispatcher)
+    return _reduce_dispatcher(dispatcher)
+
+
+copyreg.pickle(Dispatcher, _reduce_dispatcher)
+cloudpickle.CloudPickler.dispatch_table[Dispatcher] = _reduce_for_cloudpickle
+
+_core.configure(
+    # `jax.Ref` is younger than the oldest JAX that we support.
+    leaf_types=tuple(
+        {jax.Array, jax.core.Tracer, getattr(jax, "Ref", jax.core.Tracer)}
+    ),
+    identity_types=(
+        enum.Enum,
+        types.FunctionType,
+        types.BuiltinFunctionType,
+        types.MethodDescriptorType,
+        types.WrapperDescriptorType,
+        types.MethodWrapperType,
+        types.ClassMethodDescriptorType,
+        types.GetSetDescriptorType,
+        types.MemberDescriptorType,
+        type(jax.jit(len)),
+        jax.custom_jvp,
+        jax.custom_vjp,
+        jax.numpy.ufunc,
+        np.ufunc,
+        Dispatcher,
+    ),
+    ordinary_state=ORDINARY_STATE,
+    reduce=reduce,
+    set_state=set_state,
+    specialize=specialize,
+    cache_info=CacheInfo,
+    eager=EAGER,
+    copyreg_table=copyreg.dispatch_table,
+)

@@ -1,0 +1,150 @@
+"""The pickle fallback: objects that only their own reduction can take apart.
+
+A reduction is what ``__reduce_ex__`` returns, brought to one form: a tuple
+``(func, args, state, list_items, dict_items, state_setter)`` with None for what is not
+there. The core walks its parts like those of any other object.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+
+from autojit import _core
+
+# `__getstate__` and `__setstate__` that give and take the whole of an instance's
+# `__dict__` and `__slots__`. They may be bypassed: what the core reads is the same.
+# Found by name, so that nothing needs to be imported.
+ORDINARY_STATE = frozenset(
+    {
+        "dataclasses._dataclass_getstate",
+        "dataclasses._dataclass_setstate",
+        "flax.nnx.pytreelib.Pytree.__getstate__",
+        "flax.nnx.pytreelib.Pytree.__setstate__",
+        "flax.nnx.variablelib.Variable.__getstate__",
+        "flax.nnx.variablelib.Variable.__setstate__",
+    }
+)
+
+Reduction = tuple[Any, tuple[Any, ...], Any, Any, Any, Any]
+
+
+def reduce(obj: object) -> Reduction | None:
+    """Reduce an object as pickle would.
+
+    Parameters
+    ----------
+    obj : object
+        Anything that the core does not know how to take apart.
+
+    Returns
+    -------
+    tuple or None
+        The reduction in the form above. None if `obj` has none, refuses, or says that
+        it is to be found by name: then it is opaque.
+    """
+    # An open file: cloudpickle would read it, and so move it.
+    if isinstance(obj, io.IOBase):
+        return None
+    try:
+        reducer = copyreg.dispatch_table.get(type(obj))
+        value = reducer(obj) if reducer else obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:
+        value = _cloudpickle_reduce(obj)
+    if not isinstance(value, tuple) or not 2 <= len(value) <= 6:
+        return None
+    func, args, *rest = value
+    state, list_items, dict_items, setter = (*rest, None, None, None, None)[:4]
+    if not callable(func) or not isinstance(args, tuple):
+        return None
+    return (
+        func,
+        args,
+        state,
+        None if list_items is None else list(list_items),
+        None if dict_items is None else [tuple(item) for item in dict_items],
+        setter,
+    )
+
+
+def _cloudpickle_reduce(obj: object) -> Any:
+    """Reduce what only cloudpickle can: mapping proxies, dict views and the like."""
+    reducer = cloudpickle.CloudPickler.dispatch_table.get(type(obj))
+    if reducer is None:
+        return None
+    try:
+        return reducer(obj)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:
+        return None
+
+
+def set_state(
+    obj: Any,
+    state: Any,
+    list_items: list[Any] | None,
+    dict_items: list[tuple[Any, Any]] | None,
+    setter: Callable[[Any, Any], object] | None,
+) -> None:
+    """Give a rebuilt object the rest of its reduction, in the order of pickle.
+
+    Parameters
+    ----------
+    obj : object
+        What ``func(*args)`` of the reduction returned.
+    state, list_items, dict_items, setter : object
+        The other parts of the reduction.
+    """
+    if list_items is not None:
+        extend = getattr(obj, "extend", None)
+        if extend is not None:
+            extend(list_items)
+        else:
+            for item in list_items:
+                obj.append(item)
+    if dict_items is not None:
+        for key, value in dict_items:
+            obj[key] = value
+    if state is None:
+        return
+    if setter is not None:
+        setter(obj, state)
+        return
+    own_setter = getattr(obj, "__setstate__", None)
+    if own_setter is not None:
+        own_setter(state)
+        return
+    slots = None
+    if isinstance(state, tuple) and len(state) == 2:
+        state, slots = state
+    if state:
+        obj.__dict__.update(state)
+    if slots:
+        for name, value in slots.items():
+            setattr(obj, name, value)
+
+
+class _Hole:
+    """What stands for a leaf in a pickled skeleton."""
+
+    __slots__ = ()
+
+
+def _load_skeleton(obj: object) -> _core.Skeleton:
+    return _core.flatten(obj, _Hole)[1]
+
+
+def _reduce_skeleton(skeleton: _core.Skeleton) -> tuple[Any, ...]:
+    holes = [_Hole() for _ in range(skeleton.num_leaves)]
+    return _load_skeleton, (skeleton.unflatten(holes),)
+
+
+copyreg.pickle(_core.Skeleton, _reduce_skeleton)  # type: ignore[arg-type]

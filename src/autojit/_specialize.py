@@ -1,0 +1,107 @@
+"""A skeleton becomes a ``jax.jit`` of flat leaves: tracers in, a result node out."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from autojit import _core
+from autojit._jax_private import hide_frames
+
+hide_frames(__file__)
+
+
+class Options(NamedTuple):
+    """What ``jax.jit`` is told."""
+
+    inline: bool = False
+    keep_unused: bool = False
+    compiler_options: dict[str, Any] | None = None
+
+
+class _Result:
+    """The result of a traced function, as JAX carries it out: one pytree node."""
+
+    __slots__ = ("leaves", "skeleton")
+
+    def __init__(self, leaves: list[Any], skeleton: _core.Skeleton) -> None:
+        self.leaves = leaves
+        self.skeleton = skeleton
+
+
+# JAX calls the C function to unflatten, with the concrete arrays: what it returns is the
+# final result, and no Python runs. The skeleton is the node's static part, so JAX keeps
+# the right one with each variant that it compiles.
+jax.tree_util.register_pytree_node(
+    _Result,
+    lambda result: (result.leaves, result.skeleton),
+    _core.unflatten,
+)
+
+
+class _Eager:
+    """What a compiled function returns where JAX does not compile."""
+
+
+EAGER = _Eager()
+
+
+def specialize(
+    fun: Callable[..., Any] | None,
+    skeleton: _core.Skeleton,
+    options: Options,
+    traces: Any,
+) -> Callable[..., Any]:
+    """Compile a function for the calls that have one skeleton.
+
+    Parameters
+    ----------
+    fun : callable or None
+        The function; None if it is part of the call tree.
+    skeleton : Skeleton
+        Of the call.
+    options : Options
+        For ``jax.jit``.
+    traces : TraceCount
+        Told of each trace.
+
+    Returns
+    -------
+    callable
+        A ``jax.jit``-compiled function of the flat leaves.
+    """
+
+    def flat(*leaves: Any) -> Any:
+        # `jax.jit` calls this without tracing only under `jax.disable_jit`. Then the
+        # dispatcher calls the function itself, on the caller's own objects.
+        if jax.config.jax_disable_jit:
+            return EAGER
+        traces.increment()
+        own_fun, args, kwargs = skeleton.unflatten(leaves)
+        result = (fun or own_fun)(*args, **kwargs)
+        if isinstance(result, Iterator):
+            result = iter(list(result))
+        result_leaves, result_skeleton = _core.flatten_result(result)
+        if len(result_leaves) == 1 and result_leaves[0] is result:
+            return result  # one array is a result that JAX knows how to carry out
+        return _Result(result_leaves, result_skeleton)
+
+    callee = fun
+    if callee is None:
+        callee = skeleton.unflatten((None,) * skeleton.num_leaves)[0]
+    # JAX names the compiled module, and profiles and errors, after the function.
+    name = getattr(callee, "__name__", type(callee).__name__)
+    flat.__name__ = name
+    flat.__qualname__ = getattr(callee, "__qualname__", name)
+    flat.__module__ = getattr(callee, "__module__", flat.__module__)
+    if isinstance(callee, types.FunctionType):
+        flat.__doc__ = callee.__doc__
+    return jax.jit(
+        flat,
+        inline=options.inline,
+        keep_unused=options.keep_unused,
+        compiler_options=options.compiler_options,
+    )
