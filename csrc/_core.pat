@@ -1,6 +1,6 @@
 # What nanobind's stub generator can't know of types that are written against CPython
 # itself: how their methods are typed. The docstrings are the module's own (\doc). A
-# rule that matches nothing fails the build.
+# rule that matches nothing fails a build with AUTOJIT_DEV.
 
 ^autojit\._core\.__prefix__$:
     \from collections.abc import Callable, Iterable
@@ -104,12 +104,20 @@
         \doc
 
 ^autojit\._core\.flatten_result$:
-    def flatten_result(obj: object, /) -> tuple[list[Any], Skeleton]:
+    def flatten_result(obj: object, /) -> Any:
         \doc
 
-^autojit\._core\.unflatten$:
-    def unflatten(skeleton: Skeleton, leaves: Iterable[Any], /) -> Any:
+^autojit\._core\.new_result$:
+    def new_result(skeleton: Skeleton, leaves: Iterable[Any], /) -> Result:
         \doc
+
+^autojit\._core\.Result\.skeleton$:
+    @property
+    def skeleton(self) -> Skeleton: ...
+
+^autojit\._core\.Result\.leaves$:
+    @property
+    def leaves(self) -> tuple[Any, ...]: ...
 
 ^autojit\._core\.configure$:
     def configure(
@@ -121,7 +129,7 @@
         set_state: Callable[..., None],
         specialize: Callable[..., Callable[..., Any]],
         cache_info: type[CacheInfo],
-        eager: type[Any],
+        eager: Any,
         copyreg_table: dict[type[Any], Any],
     ) -> None:
         \doc

@@ -1,4 +1,5 @@
 // skeleton -> text: the repr, and the path to a node for error messages
+#include <cstring>
 #include <string>
 
 #include "skeleton.h"
@@ -57,8 +58,8 @@ std::string text_of(PyObject* object, PyObject* (*how)(PyObject*)) {
 }
 
 std::string class_name(const PyTypeObject* type) {
-  std::string name = type->tp_name;
-  return name.substr(name.rfind('.') + 1);
+  const char* dot = std::strrchr(type->tp_name, '.');
+  return dot != nullptr ? dot + 1 : type->tp_name;
 }
 
 std::string key_text(const Node& key) {
@@ -66,8 +67,8 @@ std::string key_text(const Node& key) {
 }
 
 std::string attribute(const Node& key) {
-  return key.op == Op::Str ? "." + text_of(key.object, PyObject_Str)
-                           : ".__dict__[" + key_text(key) + "]";
+  return key.op == Op::Str ? std::string(".") + text_of(key.object, PyObject_Str)
+                           : std::string(".__dict__[") + key_text(key) + "]";
 }
 
 std::string index_text(std::size_t index) { return "[" + std::to_string(index) + "]"; }
@@ -113,10 +114,10 @@ std::string step_text(const Program& program, const Step& step, bool state) {
         return ".keys()" + index_text(step.part / 2);
       }
       return state ? attribute(program.nodes[step.key])
-                   : "[" + key_text(program.nodes[step.key]) + "]";
+                   : std::string("[") + key_text(program.nodes[step.key]) + "]";
     case Op::Instance:
       if (step.part < std::size_t{2} * node.size) {
-        return step.part % 2 == 0 ? ".__dict__.keys()" + index_text(step.part / 2)
+        return step.part % 2 == 0 ? std::string(".__dict__.keys()") + index_text(step.part / 2)
                                   : attribute(program.nodes[step.key]);
       }
       return "." +
@@ -131,7 +132,7 @@ std::string step_text(const Program& program, const Step& step, bool state) {
       return step.part == 0 ? ".__func__" : ".__self__";
     case Op::Reduce: {
       std::size_t part = reduce_part(node, step.part);
-      return part < 2 || part == 5 ? ".__reduce_ex__()" + index_text(part) : "";
+      return part < 2 || part == 5 ? std::string(".__reduce_ex__()") + index_text(part) : "";
     }
     case Op::Call: {
       std::size_t part = step.part;
@@ -235,7 +236,7 @@ bool Describer::instance(const Node& node) {
       ++pc_;
       continue;
     }
-    text += comma + text_of(slot.name, PyObject_Str) + "=";
+    text += std::string(comma) + text_of(slot.name, PyObject_Str) + "=";
     comma = ", ";
     if (!part()) {
       return false;
@@ -248,7 +249,7 @@ bool Describer::instance(const Node& node) {
 bool Describer::reduce(const Node& node) {
   static const char* const kNames[] = {"state=", "items=", "pairs=", "setter="};
   ++pc_;  // Extent
-  text += "<" + class_name(reinterpret_cast<PyTypeObject*>(node.object)) + ": ";
+  text += std::string("<") + class_name(reinterpret_cast<PyTypeObject*>(node.object)) + ": ";
   if (!part()) {
     return false;
   }
@@ -301,14 +302,14 @@ bool Describer::inner() {
   const Node& node = program_.nodes[pc_++];
   if (node.op != Op::Ref && !is_constant(node.op) && node.op != Op::Call &&
       node.op != Op::Tuple && node.op != Op::FrozenSet && node.extra != 0) {
-    text += "#" + std::to_string(node.extra) + "=";
+    text += std::string("#") + std::to_string(node.extra) + "=";
   }
   switch (node.op) {
     case Op::Leaf:
       text += "*";
       return true;
     case Op::Ref:
-      text += "#" + std::to_string(node.size);
+      text += std::string("#") + std::to_string(node.size);
       return true;
     case Op::Tuple:
       return list("(", node.size, node.size == 1 ? ",)" : ")");
@@ -334,7 +335,7 @@ bool Describer::inner() {
     case Op::Partial:
       return list("partial(", 4, ")");
     case Op::Bytearray:
-      text += "bytearray(" + text_of(node.object, PyObject_Repr) + ")";
+      text += std::string("bytearray(") + text_of(node.object, PyObject_Repr) + ")";
       return true;
     case Op::Instance:
       return instance(node);
@@ -388,7 +389,7 @@ PyObject* describe(const Program& program) {
   if (!describer.part()) {
     return nullptr;
   }
-  std::string text = "Skeleton(" + describer.text + ")";
+  std::string text = std::string("Skeleton(") + describer.text + ")";
   return PyUnicode_FromStringAndSize(text.data(), static_cast<Py_ssize_t>(text.size()));
 }
 

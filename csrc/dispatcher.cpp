@@ -56,6 +56,21 @@ struct LeafVector {
   std::vector<PyObject*> leaves;
 };
 
+// Puts the result of a compiled function (owned) together.
+PyObject* unwrap(PyObject* returned) {
+  if (returned == nullptr || !Py_IS_TYPE(returned, &ResultType)) {
+    return returned;  // a single array
+  }
+  Owned owner = Owned::steal(returned);
+  auto* result = reinterpret_cast<Result*>(returned);
+  const Program& program = result->skeleton->program;
+  if (PyTuple_GET_SIZE(result->leaves) != static_cast<Py_ssize_t>(program.leaves)) {
+    return PyErr_Format(PyExc_ValueError, "this result has %u leaves, got %zd",
+                        program.leaves, PyTuple_GET_SIZE(result->leaves));
+  }
+  return rebuild(program, "result", PySequence_Fast_ITEMS(result->leaves));
+}
+
 // No specialization that was used last serves the call: look it up by hash, or make it.
 PyObject* dispatch_by_hash(Dispatcher* self, const CallView& call, PyObject*& eager) {
   Table* table = self->table;
@@ -97,7 +112,7 @@ PyObject* dispatch_by_hash(Dispatcher* self, const CallView& call, PyObject*& ea
   if (worked) {
     ++(hit ? table->hits : table->misses);
     settle(table, hash, compiled.get(), true);
-    return result;
+    return unwrap(result);
   }
   eager = result;
   PyObject* type = nullptr;
@@ -133,7 +148,7 @@ PyObject* dispatch(Dispatcher* self, const CallView& call, PyObject*& eager) {
     return nullptr;
   }
   ++table->hits;
-  return result;
+  return unwrap(result);
 }
 
 PyObject* dispatcher_vectorcall(PyObject* object, PyObject* const* args,
@@ -184,8 +199,29 @@ bool copy_attributes(Dispatcher* self) {
     return true;
   }
   self->dict = PyDict_Copy(dict);
-  return self->dict != nullptr;
+  if (self->dict == nullptr) {
+    return false;
+  }
+  // What the function itself wraps is one further down.
+  if (PyDict_GetItemString(self->dict, "__wrapped__") != nullptr) {
+    return PyDict_DelItemString(self->dict, "__wrapped__") == 0;
+  }
+  return true;
 }
+
+Result* cast_result(PyObject* object) { return reinterpret_cast<Result*>(object); }
+
+void result_dealloc(PyObject* object) {
+  Py_DECREF(cast_result(object)->skeleton);
+  Py_DECREF(cast_result(object)->leaves);
+  PyObject_Free(object);
+}
+
+PyMemberDef result_members[] = {
+    {"skeleton", T_OBJECT, offsetof(Result, skeleton), READONLY, nullptr},
+    {"leaves", T_OBJECT, offsetof(Result, leaves), READONLY, nullptr},
+    {nullptr, 0, 0, 0, nullptr},
+};
 
 PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   PyObject* fun = nullptr;
@@ -398,6 +434,26 @@ PyMethodDef dispatcher_methods[] = {
 };
 
 }  // namespace
+
+PyObject* new_result(Skeleton* skeleton, PyObject* leaves) {
+  auto* result = PyObject_New(Result, &ResultType);
+  if (result != nullptr) {
+    Py_INCREF(skeleton);
+    result->skeleton = skeleton;
+    result->leaves = Py_NewRef(leaves);
+  }
+  return reinterpret_cast<PyObject*>(result);
+}
+
+// Not collected as garbage: it lives from JAX's return to ours, or while JAX traces.
+PyTypeObject ResultType = {
+    .ob_base = PyVarObject_HEAD_INIT(nullptr, 0).tp_name = "autojit._core.Result",
+    .tp_basicsize = sizeof(Result),
+    .tp_dealloc = result_dealloc,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_doc = "The result of a traced function, as JAX carries it out.",
+    .tp_members = result_members,
+};
 
 PyTypeObject DispatcherType = {
     .ob_base = PyVarObject_HEAD_INIT(nullptr, 0).tp_name = "autojit._core.Dispatcher",

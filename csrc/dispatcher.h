@@ -20,4 +20,18 @@ struct Dispatcher {
 
 extern PyTypeObject DispatcherType;
 
+// What a compiled function returns: a pytree node, registered with JAX, whose children
+// are the leaves of the result and whose static part is its skeleton. So JAX keeps the
+// right skeleton with each variant that it compiles, and the dispatcher rebuilds.
+struct Result {
+  PyObject_HEAD
+  Skeleton* skeleton;  // owned
+  PyObject* leaves;    // owned tuple
+};
+
+extern PyTypeObject ResultType;
+
+// nullptr with an exception set on failure. `leaves` must be a tuple.
+PyObject* new_result(Skeleton* skeleton, PyObject* leaves);
+
 }  // namespace autojit

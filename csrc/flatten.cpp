@@ -386,6 +386,7 @@ bool Flattener::instance(PyObject* object, const TypePlan& plan) {
   std::size_t end = held_.size();
   std::size_t index = emit(Op::Instance, (end_of_dict - begin) / 2, nullptr);
   nodes()[index].plan = &plan;
+  ++plan.owners;
   Py_INCREF(plan.type);
   for (std::size_t i = begin; i < end; ++i) {
     if (held_[i] == nullptr) {

@@ -15,11 +15,24 @@ from nanobind.stubgen import StubGen, load_pattern_file
 HEADERS = {
     "class Dispatcher:": "@final\nclass Dispatcher(Generic[_P, _R]):",
     "class Skeleton:": "@final\nclass Skeleton:",
+    "class Result:": "@final\nclass Result:",
 }
 
 
-def main(module_file: str, pattern_file: str, stub_file: str) -> None:
-    """Write `stub_file` for `module_file`, its signatures from `pattern_file`."""
+def main(module_file: str, pattern_file: str, stub_file: str, strict: str) -> None:
+    """Write the stub of a module.
+
+    Parameters
+    ----------
+    module_file : str
+        The extension module.
+    pattern_file : str
+        What replaces the generated text of some of its members.
+    stub_file : str
+        Where the stub goes.
+    strict : str
+        Whether to fail, if "ON", when the module and `pattern_file` don't agree.
+    """
     spec = importlib.util.spec_from_file_location("autojit._core", module_file)
     assert spec is not None
     assert spec.loader is not None
@@ -30,14 +43,15 @@ def main(module_file: str, pattern_file: str, stub_file: str) -> None:
     generator = StubGen(module, patterns=patterns)
     generator.put(module)
     stub = generator.get()
-
+    unused = [pattern.query.pattern for pattern in patterns if pattern.matches == 0]
     for plain, header in HEADERS.items():
         if plain not in stub:
-            sys.exit(f"{pattern_file}: the module has no {plain[:-1]}")
+            unused.append(plain)
         stub = stub.replace(plain, header)
-    unused = [p.query.pattern for p in patterns if p.matches == 0]
-    if unused:
-        sys.exit(f"{pattern_file}: the module has no {', '.join(unused)}")
+    for pattern in unused:
+        print(f"{pattern_file}: the module has no {pattern}", file=sys.stderr)
+    if unused and strict == "ON":
+        sys.exit(1)
     Path(stub_file).write_text(stub, encoding="utf-8")
 
 

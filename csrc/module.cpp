@@ -12,10 +12,11 @@ namespace autojit {
 
 namespace {
 
-PyObject* flatten_to_python(PyObject* object, PyObject* leaf_type, const char* root) {
+// A tuple of the leaves, and the skeleton. False with an exception set on failure.
+bool take_apart(PyObject* object, PyObject* leaf_type, const char* root, Owned& tuple,
+                Owned& skeleton) {
   std::vector<PyObject*> leaves;
   Program program;
-  Owned list;
   bool done = false;
   try {
     done = flatten(object, leaf_type, root, program, leaves);
@@ -23,20 +24,20 @@ PyObject* flatten_to_python(PyObject* object, PyObject* leaf_type, const char* r
     PyErr_NoMemory();
   }
   if (done) {
-    list = Owned::steal(PyList_New(static_cast<Py_ssize_t>(leaves.size())));
+    tuple = Owned::steal(PyTuple_New(static_cast<Py_ssize_t>(leaves.size())));
   }
-  if (!list) {
+  if (!tuple) {
     for (PyObject* leaf : leaves) {
       Py_DECREF(leaf);
     }
-    return nullptr;
+    return false;
   }
   for (std::size_t i = 0; i < leaves.size(); ++i) {
-    PyList_SET_ITEM(list.get(), static_cast<Py_ssize_t>(i), leaves[i]);
+    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i), leaves[i]);
   }
-  Owned skeleton =
+  skeleton =
       Owned::steal(reinterpret_cast<PyObject*>(new_skeleton(std::move(program), root)));
-  return skeleton ? PyTuple_Pack(2, list.get(), skeleton.get()) : nullptr;
+  return static_cast<bool>(skeleton);
 }
 
 PyObject* py_flatten(PyObject* /*module*/, PyObject* args) {
@@ -45,35 +46,36 @@ PyObject* py_flatten(PyObject* /*module*/, PyObject* args) {
   if (PyArg_ParseTuple(args, "OO:flatten", &object, &leaf_type) == 0) {
     return nullptr;
   }
-  return flatten_to_python(object, leaf_type, "obj");
+  Owned leaves;
+  Owned skeleton;
+  if (!take_apart(object, leaf_type, "obj", leaves, skeleton)) {
+    return nullptr;
+  }
+  Owned list = Owned::steal(PySequence_List(leaves.get()));
+  return list ? PyTuple_Pack(2, list.get(), skeleton.get()) : nullptr;
 }
 
 PyObject* py_flatten_result(PyObject* /*module*/, PyObject* object) {
-  return flatten_to_python(object, nullptr, "result");
+  Owned leaves;
+  Owned skeleton;
+  if (!take_apart(object, nullptr, "result", leaves, skeleton)) {
+    return nullptr;
+  }
+  if (PyTuple_GET_SIZE(leaves.get()) == 1 &&
+      PyTuple_GET_ITEM(leaves.get(), 0) == object) {
+    return Py_NewRef(object);
+  }
+  return new_result(reinterpret_cast<Skeleton*>(skeleton.get()), leaves.get());
 }
 
-// Called by JAX for each result, so that no Python runs.
-PyObject* py_unflatten(PyObject* /*module*/, PyObject* const* args, Py_ssize_t nargs) {
+PyObject* py_new_result(PyObject* /*module*/, PyObject* const* args, Py_ssize_t nargs) {
   if (nargs != 2 || !Py_IS_TYPE(args[0], &SkeletonType)) {
-    PyErr_SetString(PyExc_TypeError, "unflatten(skeleton, leaves)");
+    PyErr_SetString(PyExc_TypeError, "new_result(skeleton, leaves)");
     return nullptr;
   }
   Owned leaves = Owned::steal(PySequence_Tuple(args[1]));
-  if (!leaves) {
-    return nullptr;
-  }
-  auto* skeleton = reinterpret_cast<Skeleton*>(args[0]);
-  if (PyTuple_GET_SIZE(leaves.get()) !=
-      static_cast<Py_ssize_t>(skeleton->program.leaves)) {
-    return PyErr_Format(PyExc_ValueError, "this skeleton has %u leaves, got %zd",
-                        skeleton->program.leaves, PyTuple_GET_SIZE(leaves.get()));
-  }
-  try {
-    return rebuild(skeleton->program, skeleton->root,
-                   PySequence_Fast_ITEMS(leaves.get()));
-  } catch (const std::bad_alloc&) {
-    return PyErr_NoMemory();
-  }
+  return leaves ? new_result(reinterpret_cast<Skeleton*>(args[0]), leaves.get())
+                : nullptr;
 }
 
 PyObject* py_configure(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
@@ -113,9 +115,11 @@ PyMethodDef module_methods[] = {
     {"flatten", py_flatten, METH_VARARGS,
      "flatten(obj, leaf_type, /)\n--\n\nSee `autojit.flatten`."},
     {"flatten_result", py_flatten_result, METH_O,
-     "flatten_result(obj, /)\n--\n\nTake a result apart at JAX's arrays."},
-    {"unflatten", as_method(py_unflatten), METH_FASTCALL,
-     "unflatten(skeleton, leaves, /)\n--\n\nSee `Skeleton.unflatten`."},
+     "flatten_result(obj, /)\n--\n\n"
+     "Take a result apart at JAX's arrays: a `Result`, or `obj` if it is an array."},
+    {"new_result", as_method(py_new_result), METH_FASTCALL,
+     "new_result(skeleton, leaves, /)\n--\n\n"
+     "Make a `Result`. JAX calls this for each call, so that no Python runs."},
     {"configure", as_method(py_configure),
      METH_VARARGS | METH_KEYWORDS,
      "configure(*, leaf_types, identity_types, ordinary_state, reduce, set_state, "
@@ -132,6 +136,7 @@ NB_MODULE(_core, m) {
   using namespace autojit;
   if (!init_type_plans() || PyModule_AddFunctions(m.ptr(), module_methods) < 0 ||
       PyType_Ready(&TraceCountType) < 0 || PyType_Ready(&TableType) < 0 ||
+      PyModule_AddType(m.ptr(), &ResultType) < 0 ||
       PyModule_AddType(m.ptr(), &SkeletonType) < 0 ||
       PyModule_AddType(m.ptr(), &DispatcherType) < 0) {
     throw nanobind::python_error();

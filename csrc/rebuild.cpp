@@ -217,16 +217,10 @@ PyObject* Rebuilder::instance(const Node& head) {
   }
   meet(head, made.get());
   if (head.size != 0) {
-    PyObject* present = python::instance_dict(made.get());
-    Owned dict = present != nullptr && PyDict_GET_SIZE(present) != 0
-                     ? Owned::borrow(present)
-                     : Owned::steal(PyDict_New());
+    // Filling the instance's own dict keeps its keys shared with the class's others.
+    Owned dict = Owned::steal(PyObject_GenericGetDict(made.get(), nullptr));
     if (!dict || !fill_dict(dict.get(), head.size)) {
       return nullptr;
-    }
-    if (dict.get() != present &&
-        PyObject_GenericSetDict(made.get(), dict.get(), nullptr) < 0) {
-      return failed(head);
     }
   }
   for (const TypePlan::Slot& slot : plan.slots) {

@@ -7,7 +7,10 @@
 
 namespace autojit {
 
-PyObject* Program::owned_object(const Node& node) {
+namespace {
+
+// The object that a node owns, or nullptr.
+PyObject* owned_object(const Node& node) {
   switch (node.op) {
     case Op::Extent:
       return nullptr;
@@ -18,6 +21,8 @@ PyObject* Program::owned_object(const Node& node) {
       return node.object;
   }
 }
+
+}  // namespace
 
 int Program::traverse(visitproc visit, void* arg) const {
   for (const Node& node : nodes) {
@@ -32,7 +37,11 @@ void Program::clear() {
   old.swap(nodes);
   call_kwnames = Owned();
   for (const Node& node : old) {
-    Py_XDECREF(owned_object(node));
+    PyObject* object = owned_object(node);
+    if (node.op == Op::Instance && node.plan != nullptr) {
+      node.plan->release();
+    }
+    Py_XDECREF(object);
   }
 }
 

@@ -64,7 +64,7 @@ struct Node {
   std::uint32_t size;
   union {
     PyObject* object;    // owned by the program
-    const TypePlan* plan;  // Instance: lives as long as its type, which the program owns
+    const TypePlan* plan;  // Instance: the program is one of its owners
     std::size_t number;  // Extent: of a Reduce its leaves, of a set its first SetEntry
   };
 };
@@ -92,8 +92,6 @@ class Program {
   // May run Python.
   ~Program() { clear(); }
 
-  // The object that a node owns, or nullptr.
-  static PyObject* owned_object(const Node& node);
   int traverse(visitproc visit, void* arg) const;
   // May run Python.
   void clear();

@@ -21,26 +21,14 @@ PyTypeObject* hot_leaf_type = nullptr;
 
 namespace {
 
-// A type's plans: the one in force, and those that skeletons made before the class was
-// changed may still point to.
+struct Releaser {
+  void operator()(const TypePlan* plan) const { plan->release(); }
+};
+using PlanOwner = std::unique_ptr<TypePlan, Releaser>;
+
 struct Entry {
-  std::vector<std::unique_ptr<TypePlan>> plans;
+  PlanOwner plan;
   Owned weak_type;  // its callback drops this entry
-
-  const TypePlan& in_force() const { return *plans.back(); }
-
-  Entry() = default;
-  Entry(const Entry&) = delete;
-  Entry& operator=(const Entry&) = delete;
-  Entry(Entry&&) = default;
-  Entry& operator=(Entry&&) = default;
-  ~Entry() {
-    for (const auto& plan : plans) {
-      for (const TypePlan::Slot& slot : plan->slots) {
-        Py_DECREF(slot.name);
-      }
-    }
-  }
 };
 
 // Guarded by the GIL, as all that follows.
@@ -119,24 +107,25 @@ PyObject* on_type_death(PyObject* capsule, PyObject* /*weak_type*/) {
 }
 PyMethodDef on_type_death_def = {"forget_type", on_type_death, METH_O, nullptr};
 
-Entry* new_entry(PyTypeObject* type) {
-  Entry entry;
+bool add_entry(PyTypeObject* type, PlanOwner plan) {
+  Entry entry{std::move(plan), Owned()};
   if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0) {
     Owned capsule = Owned::steal(PyCapsule_New(type, nullptr, nullptr));
     if (!capsule) {
-      return nullptr;
+      return false;
     }
     Owned callback = Owned::steal(PyCFunction_New(&on_type_death_def, capsule.get()));
     if (!callback) {
-      return nullptr;
+      return false;
     }
     entry.weak_type = Owned::steal(
         PyWeakref_NewRef(reinterpret_cast<PyObject*>(type), callback.get()));
     if (!entry.weak_type) {
-      return nullptr;
+      return false;
     }
   }
-  return &entries().insert_or_assign(type, std::move(entry)).first->second;
+  entries().insert_or_assign(type, std::move(entry));
+  return true;
 }
 
 bool is_object_s(PyTypeObject* type, PyObject* name) {
@@ -218,9 +207,9 @@ bool is_namedtuple(PyTypeObject* type) {
   return false;
 }
 
-std::vector<TypePlan::Slot> find_slots(PyTypeObject* type) {
-  std::vector<TypePlan::Slot> slots;
-  PyObject* mro = type->tp_mro;
+void find_slots(TypePlan& plan) {
+  std::vector<TypePlan::Slot>& slots = plan.slots;
+  PyObject* mro = plan.type->tp_mro;
   for (Py_ssize_t i = PyTuple_GET_SIZE(mro); i-- > 0;) {
     auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(mro, i));
     if ((base->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) {
@@ -243,7 +232,6 @@ std::vector<TypePlan::Slot> find_slots(PyTypeObject* type) {
   std::sort(slots.begin(), slots.end(), [](const auto& a, const auto& b) {
     return a.offset < b.offset;
   });
-  return slots;
 }
 
 // A proxy may answer for its own attributes what it likes. 1 if this object admits to
@@ -290,17 +278,13 @@ int plan_instance(TypePlan& plan, PyObject* object) {
       return itself;
     }
   }
-  plan.slots = find_slots(type);
+  find_slots(plan);
   Py_ssize_t expected = PyBaseObject_Type.tp_basicsize +
                         static_cast<Py_ssize_t>(sizeof(PyObject*) * plan.slots.size());
   expected += type->tp_dictoffset > 0 ? static_cast<Py_ssize_t>(sizeof(PyObject*)) : 0;
   expected +=
       type->tp_weaklistoffset > 0 ? static_cast<Py_ssize_t>(sizeof(PyObject*)) : 0;
   if (expected != type->tp_basicsize) {
-    for (const TypePlan::Slot& slot : plan.slots) {
-      Py_DECREF(slot.name);
-    }
-    plan.slots.clear();
     return 0;
   }
   plan.has_dict = has_dict(type);
@@ -398,28 +382,25 @@ bool is_current(const TypePlan& plan) {
 
 const TypePlan* make_or_renew(PyObject* object) {
   PyTypeObject* type = Py_TYPE(object);
-  auto plan = std::make_unique<TypePlan>();
+  PlanOwner plan(new TypePlan);
   plan->type = type;
-  bool made = make_plan(*plan, object);
-  plan->version = python::type_version(type);
-  auto found = entries().find(type);  // only now: making a plan may make others
-  Entry* entry = found != entries().end() ? &found->second : nullptr;
-  if (made && entry == nullptr) {
-    entry = new_entry(type);
+  if (!make_plan(*plan, object)) {
+    return nullptr;
   }
-  if (!made || entry == nullptr ||
-      (!entry->plans.empty() && same_plan(*plan, entry->in_force()))) {
-    for (const TypePlan::Slot& slot : plan->slots) {
-      Py_DECREF(slot.name);
-    }
-    if (!made || entry == nullptr) {
+  plan->version = python::type_version(type);
+  const TypePlan* in_force = plan.get();
+  auto found = entries().find(type);  // only now: making a plan may make others
+  if (found == entries().end()) {
+    if (!add_entry(type, std::move(plan))) {
       return nullptr;
     }
-    entry->plans.back()->version = plan->version;
+  } else if (same_plan(*plan, *found->second.plan)) {
+    // Still as it was: the skeletons that were made by it go on matching.
+    found->second.plan->version = plan->version;
+    in_force = found->second.plan.get();
   } else {
-    entry->plans.push_back(std::move(plan));
+    found->second.plan = std::move(plan);
   }
-  const TypePlan* in_force = &entry->in_force();
   recent_plan(type) = in_force;
   return in_force;
 }
@@ -432,19 +413,17 @@ const TypePlan* find_plan(PyTypeObject* type) {
     return recent;
   }
   auto found = entries().find(type);
-  if (found == entries().end() || found->second.plans.empty()) {
+  if (found == entries().end()) {
     return nullptr;
   }
-  return recent_plan(type) = &found->second.in_force();
+  return recent_plan(type) = found->second.plan.get();
 }
 
 const TypePlan* plan_for(PyObject* object) {
   if (PyDict_GET_SIZE(config.copyreg_table) != copyreg_size) {
     copyreg_size = PyDict_GET_SIZE(config.copyreg_table);
     for (auto& [type, entry] : entries()) {
-      for (auto& plan : entry.plans) {
-        plan->version = 0;
-      }
+      entry.plan->version = 0;
     }
   }
   const TypePlan* plan = find_plan(Py_TYPE(object));
@@ -648,8 +627,8 @@ Bytes numpy_scalar_bytes(PyObject* scalar) {
 
 bool numpy_is_plain(PyObject* array) {
   PyArray_Descr* dtype = PyArray_DESCR(reinterpret_cast<PyArrayObject*>(array));
-  constexpr npy_uint64 kNotPlain = NPY_ITEM_REFCOUNT | NPY_ITEM_IS_POINTER |
-                                   NPY_LIST_PICKLE | NPY_NEEDS_INIT;
+  constexpr npy_uint64 kNotPlain =
+      NPY_ITEM_REFCOUNT | NPY_ITEM_IS_POINTER | NPY_LIST_PICKLE;
   return (PyDataType_FLAGS(dtype) & kNotPlain) == 0;
 }
 

@@ -49,6 +49,8 @@ enum class Kind : std::uint8_t {
   Reduce,
 };
 
+// Shared by the table of plans and the nodes that were made by it: a class that garbage
+// collection is about to clear leaves the table before its skeletons go.
 struct TypePlan {
   struct Slot {
     PyObject* name;  // owned str
@@ -56,7 +58,7 @@ struct TypePlan {
   };
   enum class New : std::uint8_t { Unknown, Object, Python };
 
-  PyTypeObject* type;  // borrowed: the plan goes when the type does
+  PyTypeObject* type;  // borrowed: each node owns a reference to it
   Kind kind = Kind::Reduce;
   bool is_leaf = false;
   bool has_dict = false;
@@ -65,6 +67,21 @@ struct TypePlan {
   mutable New make = New::Unknown;
   unsigned int version = 0;
   std::vector<Slot> slots;
+  mutable std::uint32_t owners = 1;
+
+  TypePlan() = default;
+  TypePlan(const TypePlan&) = delete;
+  TypePlan& operator=(const TypePlan&) = delete;
+  ~TypePlan() {
+    for (const Slot& slot : slots) {
+      Py_DECREF(slot.name);
+    }
+  }
+  void release() const {
+    if (--owners == 0) {
+      delete this;
+    }
+  }
 
   // Whether the class is still as it was when the plan was made.
   bool current() const {

@@ -148,6 +148,8 @@ def jit(
             raise ValueError(f"maxsize must be at least 1, got {maxsize}")
         bound = maxsize
     if inline or keep_unused or compiler_options is not None:
+        if compiler_options is not None:
+            compiler_options = dict(compiler_options)  # the caller's may change
         options = Options(inline, keep_unused, compiler_options)
     else:
         options = _DEFAULT_OPTIONS
@@ -243,7 +245,8 @@ def _rebuild(fun: Any, options: Options, maxsize: int | None) -> Dispatcher[...,
 
 def _reduce_by_value(dispatcher: Dispatcher[..., Any]) -> tuple[Any, ...]:
     maxsize = dispatcher.cache_info().maxsize
-    return _rebuild, (dispatcher.__wrapped__, dispatcher._options, maxsize)
+    parts = dispatcher.__wrapped__, dispatcher._options, maxsize
+    return _rebuild, parts, dispatcher.__dict__ or None
 
 
 def _reduce_dispatcher(dispatcher: Dispatcher[..., Any]) -> str | tuple[Any, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copyreg
 import io
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +30,9 @@ ORDINARY_STATE = frozenset(
     }
 )
 
+# Not the highest: from 5 on, arrays reduce to buffers that compare by identity.
+_PROTOCOL = 4
+
 Reduction = tuple[Any, tuple[Any, ...], Any, Any, Any, Any]
 
 
@@ -49,11 +51,11 @@ def reduce(obj: object) -> Reduction | None:
         it is to be found by name: then it is opaque.
     """
     # An open file: cloudpickle would read it, and so move it.
-    if isinstance(obj, io.IOBase):
+    if issubclass(type(obj), io.IOBase):
         return None
     try:
         reducer = copyreg.dispatch_table.get(type(obj))
-        value = reducer(obj) if reducer else obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        value = reducer(obj) if reducer else obj.__reduce_ex__(_PROTOCOL)
     except (MemoryError, RecursionError):
         raise
     except Exception:
@@ -64,14 +66,16 @@ def reduce(obj: object) -> Reduction | None:
     state, list_items, dict_items, setter = (*rest, None, None, None, None)[:4]
     if not callable(func) or not isinstance(args, tuple):
         return None
-    return (
-        func,
-        args,
-        state,
-        None if list_items is None else list(list_items),
-        None if dict_items is None else [tuple(item) for item in dict_items],
-        setter,
-    )
+    try:
+        if list_items is not None:
+            list_items = list(list_items)
+        if dict_items is not None:
+            dict_items = [(key, value) for key, value in dict_items]
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:
+        return None
+    return func, args, state, list_items, dict_items, setter
 
 
 def _cloudpickle_reduce(obj: object) -> Any:

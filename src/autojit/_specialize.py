@@ -22,23 +22,13 @@ class Options(NamedTuple):
     compiler_options: dict[str, Any] | None = None
 
 
-class _Result:
-    """The result of a traced function, as JAX carries it out: one pytree node."""
-
-    __slots__ = ("leaves", "skeleton")
-
-    def __init__(self, leaves: list[Any], skeleton: _core.Skeleton) -> None:
-        self.leaves = leaves
-        self.skeleton = skeleton
-
-
-# JAX calls the C function to unflatten, with the concrete arrays: what it returns is the
-# final result, and no Python runs. The skeleton is the node's static part, so JAX keeps
-# the right one with each variant that it compiles.
+# JAX makes a `Result` of the concrete arrays by calling the C function, so that no Python
+# runs, and the dispatcher puts it together. The skeleton is the node's static part: JAX
+# keeps the right one with each variant that it compiles.
 jax.tree_util.register_pytree_node(
-    _Result,
+    _core.Result,
     lambda result: (result.leaves, result.skeleton),
-    _core.unflatten,
+    _core.new_result,
 )
 
 
@@ -84,10 +74,7 @@ def specialize(
         result = (fun or own_fun)(*args, **kwargs)
         if isinstance(result, Iterator):
             result = iter(list(result))
-        result_leaves, result_skeleton = _core.flatten_result(result)
-        if len(result_leaves) == 1 and result_leaves[0] is result:
-            return result  # one array is a result that JAX knows how to carry out
-        return _Result(result_leaves, result_skeleton)
+        return _core.flatten_result(result)
 
     callee = fun
     if callee is None:
