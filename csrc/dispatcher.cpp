@@ -15,10 +15,11 @@ namespace {
 
 Dispatcher* cast(PyObject* self) { return reinterpret_cast<Dispatcher*>(self); }
 
-// Owned references to the leaves of a call: on the C stack unless there are many.
+// Owned references, or nullptr, to the leaves of a call: on the C stack unless there are
+// many. `match_call` fills them all.
 class Leaves {
  public:
-  explicit Leaves(std::size_t size) {
+  explicit Leaves(std::size_t size) : size_(size) {
     if (size > kInline) {
       heap_.resize(size);
       data_ = heap_.data();
@@ -28,18 +29,16 @@ class Leaves {
   Leaves& operator=(const Leaves&) = delete;
   ~Leaves() {
     for (std::size_t i = 0; i < size_; ++i) {
-      Py_DECREF(data_[i]);
+      Py_XDECREF(data_[i]);
     }
   }
   PyObject** data() { return data_; }
-  // From now on the first `size` places are owned.
-  void adopt(std::size_t size) { size_ = size; }
 
  private:
   static constexpr std::size_t kInline = 64;
   PyObject* inline_[kInline];
   PyObject** data_ = inline_;
-  std::size_t size_ = 0;
+  std::size_t size_;
   std::vector<PyObject*> heap_;
 };
 
@@ -140,7 +139,6 @@ PyObject* dispatch(Dispatcher* self, const CallView& call, PyObject*& eager) {
   if (match != Match::Yes) {
     return match == Match::No ? dispatch_by_hash(self, call, eager) : nullptr;
   }
-  leaves.adopt(program.leaves);
   PyObject* result =
       PyObject_Vectorcall(compiled.get(), leaves.data(), program.leaves, nullptr);
   if (result == config.eager) {

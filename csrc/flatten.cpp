@@ -406,18 +406,17 @@ bool Flattener::reduce(PyObject* object) {
   if (seen) {
     return true;
   }
-  PyObject* reduction = PyObject_CallOneArg(config.reduce, object);
+  PyObject* reduction = autojit::reduce(object);
   if (reduction == nullptr) {
     return false;
   }
   keep(reduction);
-  program_.deferred = true;
   if (reduction == Py_None) {
     return constant(Op::Opaque, object);
   }
   std::uint32_t present = 0;
   for (std::uint32_t part = 0; part < 4; ++part) {
-    if (PyTuple_GET_ITEM(reduction, part + 2) != Py_None) {
+    if (reduction_part(reduction, part + 2) != Py_None) {
       present |= 1U << part;
     }
   }
@@ -426,7 +425,7 @@ bool Flattener::reduce(PyObject* object) {
   std::size_t first_leaf = leaves_.size();
   for (std::uint32_t part = 0; part < 6; ++part) {
     if ((part < 2 || (present & (1U << (part - 2))) != 0) &&
-        !node(PyTuple_GET_ITEM(reduction, part))) {
+        !node(reduction_part(reduction, part))) {
       return false;
     }
   }
@@ -505,8 +504,7 @@ bool Flattener::inner(PyObject* object, const TypePlan& plan) {
       if (copy == nullptr) {
         return false;
       }
-      program_.deferred = true;
-      emit(Op::NumpyArray, 0, copy);
+          emit(Op::NumpyArray, 0, copy);
       return true;
     }
     case Kind::Partial:

@@ -355,7 +355,7 @@ bool Matcher::node(PyObject* object) {
 }
 
 Match Matcher::reduction(const Later& later) {
-  PyObject* reduction = PyObject_CallOneArg(config.reduce, later.object);
+  PyObject* reduction = reduce(later.object);
   if (reduction == nullptr) {
     return Match::Error;
   }
@@ -366,7 +366,7 @@ Match Matcher::reduction(const Later& later) {
   pc_ = later.node + 2;
   leaf_ = later.leaf;
   for (std::uint32_t i = 0; i < 6; ++i) {
-    PyObject* value = PyTuple_GET_ITEM(reduction, i);
+    PyObject* value = reduction_part(reduction, i);
     bool expected = i < 2 || (later.node->size & (1U << (i - 2))) != 0;
     if (i >= 2 && expected != (value != Py_None)) {
       return Match::No;
@@ -477,27 +477,16 @@ bool Matcher::call(const CallView& call) {
 }  // namespace
 
 Match match_call(const Program& program, const CallView& call, PyObject** leaves) {
-  // The places that were reached are owned; the others must be told from them.
   std::fill(leaves, leaves + program.leaves, nullptr);
-  Match match = Match::No;
-  {
-    python::NoCollection no_collection(program.allocates);
-    Matcher matcher(program, leaves);
-    bool walked = matcher.call(call);
-    no_collection.end();
-    if (walked) {
-      match = matcher.has_later() ? matcher.finish() : Match::Yes;
-      if (match == Match::Yes && !matcher.distinct()) {
-        match = Match::No;
-      }
-    }
+  python::NoCollection no_collection(program.allocates);
+  Matcher matcher(program, leaves);
+  bool walked = matcher.call(call);
+  no_collection.end();
+  if (!walked) {
+    return Match::No;
   }
-  if (match != Match::Yes) {
-    for (std::uint32_t i = 0; i < program.leaves; ++i) {
-      Py_CLEAR(leaves[i]);
-    }
-  }
-  return match;
+  Match match = matcher.has_later() ? matcher.finish() : Match::Yes;
+  return match == Match::Yes && !matcher.distinct() ? Match::No : match;
 }
 
 }  // namespace autojit

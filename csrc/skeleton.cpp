@@ -52,7 +52,6 @@ void Program::swap(Program& other) noexcept {
   std::swap(leaves, other.leaves);
   std::swap(slots, other.slots);
   std::swap(depth, other.depth);
-  std::swap(deferred, other.deferred);
   std::swap(allocates, other.allocates);
   Owned mine = std::move(call_kwnames);
   call_kwnames = std::move(other.call_kwnames);

@@ -102,9 +102,6 @@ class Program {
   std::uint32_t leaves = 0;
   std::uint32_t slots = 0;
   std::uint32_t depth = 0;
-  // Matching may run Python, after the walk: there is a Reduce, an Opaque with its own
-  // `__eq__` or something else that takes more than a look.
-  bool deferred = false;
   // Matching may allocate: there is an instance or a set.
   bool allocates = false;
   // A call's keyword names as they were passed, and for each keyword part of the
@@ -148,9 +145,9 @@ bool flatten_call(const CallView& call, Program& program,
 
 enum class Match { No, Yes, Error };
 
-// Whether flattening `call` would give `program`. On Yes the `program.leaves` places of
-// `leaves` hold owned references, otherwise nothing is left in them. Runs Python only if
-// `program.deferred`: then the caller must hold the program's owner.
+// Whether flattening `call` would give `program`. The `program.leaves` places of `leaves`
+// then hold owned references, or nullptr unless the answer is Yes. May run Python: the
+// caller must hold the program's owner.
 Match match_call(const Program& program, const CallView& call, PyObject** leaves);
 
 // The object that `program` and `leaves` describe: a new reference, or nullptr with an

@@ -594,6 +594,42 @@ bool hash_opaque(PyObject* object, Py_hash_t& result) {
   return true;
 }
 
+namespace {
+
+// As the core needs it: nothing left to iterate over.
+bool is_plain_reduction(PyObject* value) {
+  return PyTuple_CheckExact(value) && PyTuple_GET_SIZE(value) >= 2 &&
+         PyTuple_GET_SIZE(value) <= 6 &&
+         PyCallable_Check(PyTuple_GET_ITEM(value, 0)) != 0 &&
+         PyTuple_CheckExact(PyTuple_GET_ITEM(value, 1)) &&
+         reduction_part(value, 3) == Py_None && reduction_part(value, 4) == Py_None;
+}
+
+}  // namespace
+
+PyObject* reduce(PyObject* object) {
+  // Not the highest: from 5 on, arrays reduce to buffers that compare by identity.
+  static PyObject* const protocol = PyLong_FromLong(4);
+  auto* type = reinterpret_cast<PyObject*>(Py_TYPE(object));
+  Owned registered =
+      Owned::borrow(PyDict_GetItemWithError(config.copyreg_table, type));
+  if (!registered && PyErr_Occurred() != nullptr) {
+    return nullptr;
+  }
+  Owned value = Owned::steal(
+      registered ? PyObject_CallOneArg(registered.get(), object)
+                 : PyObject_CallMethodOneArg(object, names.reduce_ex, protocol));
+  if (!value) {
+    if (!clear_refusal()) {
+      return nullptr;
+    }
+    value = Owned::borrow(Py_None);
+  } else if (is_plain_reduction(value.get())) {
+    return value.release();
+  }
+  return PyObject_CallFunctionObjArgs(config.reduce, object, value.get(), nullptr);
+}
+
 std::uint64_t hash_bytes(const char* data, std::size_t size) {
   constexpr std::uint64_t kOdd = 0x9E3779B97F4A7C15U;
   std::array<std::uint64_t, 4> lanes{size, 1, 2, 3};

@@ -14,7 +14,7 @@ struct Config {
   PyObject* leaf_types = nullptr;        // tuple of classes: JAX's arrays
   PyObject* identity_types = nullptr;    // tuple of classes compared by identity
   PyObject* ordinary_state = nullptr;    // frozenset of names, see `_reduce.py`
-  PyObject* reduce = nullptr;            // (object) -> tuple of 6 or None
+  PyObject* reduce = nullptr;            // (object, value) -> reduction or None
   PyObject* set_state = nullptr;         // (object, state, list, dict, setter)
   PyObject* specialize = nullptr;        // (fun, skeleton, options, count) -> compiled
   PyObject* cache_info = nullptr;        // the class of `cache_info()`
@@ -116,6 +116,15 @@ bool has_own_equality(PyTypeObject* type);
 int same_opaque(PyObject* ours, PyObject* other);
 // Sets `result`. False with an exception set on failure. Runs Python.
 bool hash_opaque(PyObject* object, Py_hash_t& result);
+
+// How pickle would reduce `object`: a new reference to a tuple, whose parts
+// `reduction_part` gives, or to None if it is opaque. nullptr with an exception set on
+// failure. Runs Python.
+PyObject* reduce(PyObject* object);
+// func, args, state, list_items, dict_items, state_setter: borrowed, None if not there.
+inline PyObject* reduction_part(PyObject* reduction, Py_ssize_t part) {
+  return part < PyTuple_GET_SIZE(reduction) ? PyTuple_GET_ITEM(reduction, part) : Py_None;
+}
 
 // The part of a numpy scalar that is its value.
 struct Bytes {

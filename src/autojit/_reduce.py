@@ -30,35 +30,26 @@ ORDINARY_STATE = frozenset(
     }
 )
 
-# Not the highest: from 5 on, arrays reduce to buffers that compare by identity.
-_PROTOCOL = 4
-
 Reduction = tuple[Any, tuple[Any, ...], Any, Any, Any, Any]
 
 
-def reduce(obj: object) -> Reduction | None:
-    """Reduce an object as pickle would.
+def reduce(obj: object, value: object) -> Reduction | None:
+    """Bring a reduction to the form above.
 
     Parameters
     ----------
     obj : object
         Anything that the core does not know how to take apart.
+    value : object
+        What its ``__reduce_ex__`` returned; None if it refused.
 
     Returns
     -------
     tuple or None
-        The reduction in the form above. None if `obj` has none, refuses, or says that
-        it is to be found by name: then it is opaque.
+        None if there is no reduction, or if it says that the object is to be found by
+        name: then it is opaque.
     """
-    # An open file: cloudpickle would read it, and so move it.
-    if issubclass(type(obj), io.IOBase):
-        return None
-    try:
-        reducer = copyreg.dispatch_table.get(type(obj))
-        value = reducer(obj) if reducer else obj.__reduce_ex__(_PROTOCOL)
-    except (MemoryError, RecursionError):
-        raise
-    except Exception:
+    if value is None:
         value = _cloudpickle_reduce(obj)
     if not isinstance(value, tuple) or not 2 <= len(value) <= 6:
         return None
@@ -81,7 +72,8 @@ def reduce(obj: object) -> Reduction | None:
 def _cloudpickle_reduce(obj: object) -> Any:
     """Reduce what only cloudpickle can: mapping proxies, dict views and the like."""
     reducer = cloudpickle.CloudPickler.dispatch_table.get(type(obj))
-    if reducer is None:
+    # It would read an open file, and so move it.
+    if reducer is None or issubclass(type(obj), io.IOBase):
         return None
     try:
         return reducer(obj)
