@@ -117,8 +117,9 @@ std::string step_text(const Program& program, const Step& step, bool state) {
                    : std::string("[") + key_text(program.nodes[step.key]) + "]";
     case Op::Instance:
       if (step.part < std::size_t{2} * node.size) {
-        return step.part % 2 == 0 ? std::string(".__dict__.keys()") + index_text(step.part / 2)
-                                  : attribute(program.nodes[step.key]);
+        return step.part % 2 == 0
+                   ? std::string(".__dict__.keys()") + index_text(step.part / 2)
+                   : attribute(program.nodes[step.key]);
       }
       return "." +
              text_of(node.plan->slots[step.part - std::size_t{2} * node.size].name,
@@ -132,7 +133,8 @@ std::string step_text(const Program& program, const Step& step, bool state) {
       return step.part == 0 ? ".__func__" : ".__self__";
     case Op::Reduce: {
       std::size_t part = reduce_part(node, step.part);
-      return part < 2 || part == 5 ? std::string(".__reduce_ex__()") + index_text(part) : "";
+      return part < 2 || part == 5 ? std::string(".__reduce_ex__()") + index_text(part)
+                                   : "";
     }
     case Op::Call: {
       std::size_t part = step.part;
@@ -249,7 +251,8 @@ bool Describer::instance(const Node& node) {
 bool Describer::reduce(const Node& node) {
   static const char* const kNames[] = {"state=", "items=", "pairs=", "setter="};
   ++pc_;  // Extent
-  text += std::string("<") + class_name(reinterpret_cast<PyTypeObject*>(node.object)) + ": ";
+  text += std::string("<") + class_name(reinterpret_cast<PyTypeObject*>(node.object)) +
+          ": ";
   if (!part()) {
     return false;
   }
@@ -365,8 +368,8 @@ PyObject* path(const Program& program, const char* root, std::size_t index) {
       steps.push_back({i, 0, i});
       continue;
     }
-    while (!steps.empty() && ++steps.back().part ==
-                                 parts_of(program, program.nodes[steps.back().node])) {
+    while (!steps.empty() &&
+           ++steps.back().part == parts_of(program, program.nodes[steps.back().node])) {
       steps.pop_back();
     }
   }

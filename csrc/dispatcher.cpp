@@ -15,8 +15,8 @@ namespace {
 
 Dispatcher* cast(PyObject* self) { return reinterpret_cast<Dispatcher*>(self); }
 
-// Owned references, or nullptr, to the leaves of a call: on the C stack unless there are
-// many. `match_call` fills them all.
+// Owned references, or nullptr, to the leaves of a call: on the C stack unless there
+// are many. `match_call` fills them all.
 class Leaves {
  public:
   explicit Leaves(std::size_t size) : size_(size) {
@@ -158,9 +158,10 @@ PyObject* dispatcher_vectorcall(PyObject* object, PyObject* const* args,
     return nullptr;
   }
   auto positional = static_cast<std::uint32_t>(PyVectorcall_NARGS(nargsf));
-  CallView call{self->fun_in_tree ? self->fun : nullptr, args, positional,
-                kwnames != nullptr && PyTuple_GET_SIZE(kwnames) != 0 ? kwnames : nullptr,
-                self->keyword_order_matters};
+  CallView call{
+      self->fun_in_tree ? self->fun : nullptr, args, positional,
+      kwnames != nullptr && PyTuple_GET_SIZE(kwnames) != 0 ? kwnames : nullptr,
+      self->keyword_order_matters};
   PyObject* eager = nullptr;
   PyObject* result = nullptr;
   try {
@@ -301,18 +302,16 @@ PyObject* dispatcher_bind(PyObject* object, PyObject* instance, PyObject* /*owne
 
 PyObject* dispatcher_cache_info(PyObject* object, PyObject* /*args*/) {
   Table* table = cast(object)->table;
-  Owned maxsize = table->maxsize == 0
-                      ? Owned::borrow(Py_None)
-                      : Owned::steal(PyLong_FromSize_t(table->maxsize));
+  Owned maxsize = table->maxsize == 0 ? Owned::borrow(Py_None)
+                                      : Owned::steal(PyLong_FromSize_t(table->maxsize));
   if (!maxsize) {
     return nullptr;
   }
-  return PyObject_CallFunction(config.cache_info, "KKKnO",
-                               static_cast<unsigned long long>(table->hits),
-                               static_cast<unsigned long long>(table->misses),
-                               static_cast<unsigned long long>(table->traces->count),
-                               static_cast<Py_ssize_t>(table->by_hash->size()),
-                               maxsize.get());
+  return PyObject_CallFunction(
+      config.cache_info, "KKKnO", static_cast<unsigned long long>(table->hits),
+      static_cast<unsigned long long>(table->misses),
+      static_cast<unsigned long long>(table->traces->count),
+      static_cast<Py_ssize_t>(table->by_hash->size()), maxsize.get());
 }
 
 PyObject* dispatcher_clear_cache(PyObject* object, PyObject* /*args*/) {
@@ -325,7 +324,7 @@ PyObject* dispatcher_clear_cache(PyObject* object, PyObject* /*args*/) {
 // An attribute that is the function's until someone sets it here.
 PyObject* get_of_fun(PyObject* object, void* closure) {
   Dispatcher* self = cast(object);
-  auto* name = static_cast<const char*>(closure);
+  const auto* name = static_cast<const char*>(closure);
   if (self->dict != nullptr) {
     Owned key = Owned::steal(PyUnicode_InternFromString(name));
     if (!key) {
@@ -348,7 +347,7 @@ int set_here(PyObject* object, PyObject* value, void* closure) {
   if (!dict) {
     return -1;
   }
-  auto* name = static_cast<const char*>(closure);
+  const auto* name = static_cast<const char*>(closure);
   return value != nullptr ? PyDict_SetItemString(dict.get(), name, value)
                           : PyDict_DelItemString(dict.get(), name);
 }
@@ -356,7 +355,7 @@ int set_here(PyObject* object, PyObject* value, void* closure) {
 // `__wrapped__` and `__signature__` are not the function's own.
 PyObject* get_wrapped(PyObject* object, void* closure) {
   Dispatcher* self = cast(object);
-  auto* name = static_cast<const char*>(closure);
+  const auto* name = static_cast<const char*>(closure);
   PyObject* own =
       self->dict != nullptr ? PyDict_GetItemString(self->dict, name) : nullptr;
   if (own != nullptr) {
@@ -381,8 +380,7 @@ PyObject* get_signature(PyObject* object, void* /*closure*/) {
   if (!inspect) {
     return nullptr;
   }
-  PyObject* signature =
-      PyObject_CallMethod(inspect.get(), "signature", "O", self->fun);
+  PyObject* signature = PyObject_CallMethod(inspect.get(), "signature", "O", self->fun);
   if (signature == nullptr && PyErr_ExceptionMatches(PyExc_ValueError) != 0) {
     PyErr_SetString(PyExc_AttributeError, "__signature__");
   }
@@ -390,7 +388,7 @@ PyObject* get_signature(PyObject* object, void* /*closure*/) {
 }
 
 template <std::size_t kSize>
-void* closure_of(const char (&name)[kSize]) {
+void* closure_of(const char (&name)[kSize]) noexcept {
   return const_cast<char*>(static_cast<const char*>(name));
 }
 
@@ -462,8 +460,9 @@ PyTypeObject DispatcherType = {
     .tp_call = PyVectorcall_Call,
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
                 Py_TPFLAGS_METHOD_DESCRIPTOR,
-    .tp_doc = "A function that JAX compiles, whatever its arguments are.\n\n"
-              "Made by ``autojit.jit``.",
+    .tp_doc =
+        "A function that JAX compiles, whatever its arguments are.\n\n"
+        "Made by ``autojit.jit``.",
     .tp_traverse = dispatcher_traverse,
     .tp_clear = dispatcher_clear,
     .tp_weaklistoffset = offsetof(Dispatcher, weakrefs),

@@ -121,11 +121,12 @@ bool Flattener::finish(bool done) {
   return false;
 }
 
-// Whether `object` was met before: then its Ref is written. If not, the next node is its.
+// Whether `object` was met before: then its Ref is written. If not, the next node is
+// its.
 bool Flattener::shared(PyObject* object, bool& seen) {
   bool inserted = false;
-  std::uint32_t index = met_.get_or_insert(
-      object, static_cast<std::uint32_t>(nodes().size()), inserted);
+  std::uint32_t index =
+      met_.get_or_insert(object, static_cast<std::uint32_t>(nodes().size()), inserted);
   seen = !inserted;
   impure();
   if (inserted) {
@@ -504,7 +505,7 @@ bool Flattener::inner(PyObject* object, const TypePlan& plan) {
       if (copy == nullptr) {
         return false;
       }
-          emit(Op::NumpyArray, 0, copy);
+      emit(Op::NumpyArray, 0, copy);
       return true;
     }
     case Kind::Partial:

@@ -1,9 +1,9 @@
 // skeleton x object -> leaves, or no
 //
 // The hot path. First a walk in which no Python runs, so that everything is borrowed;
-// what may run Python (reductions, `__eq__` of opaque objects) is put off until the walk
-// is over. That is possible because the skeleton says in advance where the leaves of
-// the part that was put off belong.
+// what may run Python (reductions, `__eq__` of opaque objects) is put off until the
+// walk is over. That is possible because the skeleton says in advance where the leaves
+// of the part that was put off belong.
 #include <algorithm>
 #include <cstring>
 
@@ -105,7 +105,7 @@ class Matcher {
   const Program& program_;
   const Node* pc_;
   PyObject** leaf_;
-  std::vector<PyObject*> slots_;  // borrowed
+  std::vector<PyObject*> slots_;    // borrowed
   SmallVector<PyObject*, 64> met_;  // borrowed
   std::vector<Later> later_;
   std::vector<PyObject*> held_;  // owned: what else would be gone before the end
@@ -379,8 +379,9 @@ Match Matcher::reduction(const Later& later) {
 }
 
 Match Matcher::finish() {
-  for (std::size_t i = 0; i < later_.size(); ++i) {
-    Later later = later_[i];
+  std::size_t next = 0;
+  while (next < later_.size()) {  // it grows
+    Later later = later_[next++];
     int same = 1;
     switch (later.node->op) {
       case Op::Reduce: {
@@ -411,7 +412,8 @@ Match Matcher::finish() {
   return Match::Yes;
 }
 
-// Whether all objects met are different ones: the skeleton has a Ref for each that is not.
+// Whether all objects met are different ones: the skeleton has a Ref for each that is
+// not.
 bool Matcher::distinct() {
   std::size_t size = met_.size();
   PyObject** met = met_.data();

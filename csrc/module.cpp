@@ -79,10 +79,9 @@ PyObject* py_new_result(PyObject* /*module*/, PyObject* const* args, Py_ssize_t 
 }
 
 PyObject* py_configure(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
-  static const char* names[] = {"leaf_types", "identity_types", "ordinary_state",
-                                "reduce",     "set_state",      "specialize",
-                                "cache_info", "eager",          "copyreg_table",
-                                nullptr};
+  static const char* names[] = {
+      "leaf_types", "identity_types", "ordinary_state", "reduce",        "set_state",
+      "specialize", "cache_info",     "eager",          "copyreg_table", nullptr};
   Config given;
   if (PyArg_ParseTupleAndKeywords(
           args, kwargs, "$OOOOOOOOO:configure", const_cast<char**>(names),
@@ -95,10 +94,9 @@ PyObject* py_configure(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
     PyErr_SetString(PyExc_RuntimeError, "autojit is already configured");
     return nullptr;
   }
-  for (PyObject* object :
-       {given.leaf_types, given.identity_types, given.ordinary_state, given.reduce,
-        given.set_state, given.specialize, given.cache_info, given.eager,
-        given.copyreg_table}) {
+  for (PyObject* object : {given.leaf_types, given.identity_types, given.ordinary_state,
+                           given.reduce, given.set_state, given.specialize,
+                           given.cache_info, given.eager, given.copyreg_table}) {
     Py_INCREF(object);  // for as long as the process lives
   }
   config = given;
@@ -107,7 +105,7 @@ PyObject* py_configure(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
 
 // The way CPython wants methods of other signatures to be named.
 template <typename Function>
-PyCFunction as_method(Function* function) {
+PyCFunction as_method(Function* function) noexcept {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
 
@@ -120,8 +118,7 @@ PyMethodDef module_methods[] = {
     {"new_result", as_method(py_new_result), METH_FASTCALL,
      "new_result(skeleton, leaves, /)\n--\n\n"
      "Make a `Result`. JAX calls this for each call, so that no Python runs."},
-    {"configure", as_method(py_configure),
-     METH_VARARGS | METH_KEYWORDS,
+    {"configure", as_method(py_configure), METH_VARARGS | METH_KEYWORDS,
      "configure(*, leaf_types, identity_types, ordinary_state, reduce, set_state, "
      "specialize, cache_info, eager, copyreg_table)\n--\n\n"
      "Hand over what the core needs of Python, once, at import."},

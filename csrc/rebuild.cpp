@@ -1,7 +1,7 @@
 // skeleton + leaves -> object
 //
-// May run Python (`__new__`, reductions, `__hash__` of keys), so whatever it has built is
-// owned, and no half-filled tuple or list is ever visible to others.
+// May run Python (`__new__`, reductions, `__hash__` of keys), so whatever it has built
+// is owned, and no half-filled tuple or list is ever visible to others.
 #include <utility>
 
 #include "skeleton.h"
@@ -185,8 +185,7 @@ PyObject* Rebuilder::partial(const Node& head) {
   if (!func) {
     return nullptr;
   }
-  Owned made =
-      Owned::steal(PyObject_CallMethod(functools, "partial", "O", func.get()));
+  Owned made = Owned::steal(PyObject_CallMethod(functools, "partial", "O", func.get()));
   if (!made) {
     return failed(head);
   }
@@ -198,9 +197,9 @@ PyObject* Rebuilder::partial(const Node& head) {
   if (!rest) {
     return nullptr;
   }
-  Owned state = Owned::steal(PyTuple_Pack(4, func.get(), PyTuple_GET_ITEM(rest.get(), 0),
-                                          PyTuple_GET_ITEM(rest.get(), 1),
-                                          PyTuple_GET_ITEM(rest.get(), 2)));
+  Owned state = Owned::steal(
+      PyTuple_Pack(4, func.get(), PyTuple_GET_ITEM(rest.get(), 0),
+                   PyTuple_GET_ITEM(rest.get(), 1), PyTuple_GET_ITEM(rest.get(), 2)));
   if (!state) {
     return nullptr;
   }
@@ -232,8 +231,8 @@ PyObject* Rebuilder::instance(const Node& head) {
     if (value == nullptr) {
       return nullptr;
     }
-    auto* place = reinterpret_cast<PyObject**>(reinterpret_cast<char*>(made.get()) +
-                                               slot.offset);
+    auto* place =
+        reinterpret_cast<PyObject**>(reinterpret_cast<char*>(made.get()) + slot.offset);
     PyObject* old = std::exchange(*place, value);
     Py_XDECREF(old);
   }
@@ -294,20 +293,21 @@ PyObject* Rebuilder::failed(const Node& head) {
   Owned reason = Owned::steal(value);
   Py_XDECREF(type);
   Py_XDECREF(traceback);
-  Owned where = Owned::steal(path(
-      program_, root_, static_cast<std::size_t>(&head - program_.nodes.data())));
+  Owned where = Owned::steal(
+      path(program_, root_, static_cast<std::size_t>(&head - program_.nodes.data())));
   if (!where) {
     return nullptr;
   }
-  const auto* of = head.op == Op::Instance ? head.plan->type
-                   : head.op == Op::Reduce
-                       ? reinterpret_cast<const PyTypeObject*>(head.object)
-                       : nullptr;
+  const char* of = "functools.partial";
+  if (head.op == Op::Instance) {
+    of = head.plan->type->tp_name;
+  } else if (head.op == Op::Reduce) {
+    of = reinterpret_cast<const PyTypeObject*>(head.object)->tp_name;
+  }
   PyErr_Format(PyExc_TypeError,
                "%U, an instance of %s, cannot be put together again: %R; make its "
                "__reduce__ return what rebuilds it",
-               where.get(), of != nullptr ? of->tp_name : "functools.partial",
-               reason.get());
+               where.get(), of, reason.get());
   PyErr_Fetch(&type, &value, &traceback);
   PyErr_NormalizeException(&type, &value, &traceback);
   if (value != nullptr && reason) {

@@ -104,7 +104,7 @@ PyObject* with_leaves(PyObject* self, PyObject* leaves,
     return nullptr;
   }
   Py_ssize_t given = PyTuple_GET_SIZE(sequence.get());
-  if (given != static_cast<Py_ssize_t>(skeleton->program.leaves)) {
+  if (std::cmp_not_equal(given, skeleton->program.leaves)) {
     return PyErr_Format(PyExc_ValueError, "this skeleton has %u leaves, got %zd",
                         skeleton->program.leaves, given);
   }
@@ -146,7 +146,8 @@ PyMethodDef skeleton_methods[] = {
      "ValueError\n"
      "    If the number of leaves is wrong.\n"
      "TypeError\n"
-     "    If an object's own reduction does not rebuild it. The message names the path\n"
+     "    If an object's own reduction does not rebuild it. The message names the "
+     "path\n"
      "    to the object.\n"},
     {nullptr, nullptr, 0, nullptr},
 };
@@ -165,12 +166,13 @@ PyTypeObject SkeletonType = {
     .tp_dealloc = skeleton_dealloc,
     .tp_repr = skeleton_repr,
     .tp_hash = skeleton_hash,
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
-                Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .tp_doc = "What is left of an object when its leaves are taken out.\n\n"
-              "Made by ``autojit.flatten``. Two skeletons are equal if the objects have\n"
-              "the same structure, the same sharing and equal static parts; they can be\n"
-              "hashed, and pickled if what they hold can be.",
+    .tp_flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_doc =
+        "What is left of an object when its leaves are taken out.\n\n"
+        "Made by ``autojit.flatten``. Two skeletons are equal if the objects have\n"
+        "the same structure, the same sharing and equal static parts; they can be\n"
+        "hashed, and pickled if what they hold can be.",
     .tp_traverse = skeleton_traverse,
     .tp_richcompare = skeleton_compare,
     .tp_methods = skeleton_methods,

@@ -17,7 +17,7 @@ struct TypePlan;
 
 enum class Op : std::uint8_t {
   // Constants: one node, `object` is the value, immutable and shared with the caller.
-  Identity,     // None, bool, function, class, module, enum member, …: the very object
+  Identity,  // None, bool, function, class, module, enum member, …: the very object
   Int,
   Float,
   Complex,
@@ -26,26 +26,26 @@ enum class Op : std::uint8_t {
   NumpyScalar,  // numpy.generic of fixed size, without padding
   // The rest. "slot" is `extra` of an object that can be shared: see `Ref`.
   Leaf,
-  Opaque,       // slot; handed through whole; compares with == if it can be hashed
-  Unset,        // a `__slots__` entry without a value
-  Ref,          // the object of slot `size`, met before
-  Extent,       // follows Set, FrozenSet and Reduce: how much belongs to them
-  Tuple,        // size parts; if all are constants: object is the tuple, extra its nodes
-  NamedTuple,   // size parts; object is the class
-  List,         // slot; size parts
-  Dict,         // slot; size pairs of key and value
-  Set,          // slot; Extent; size parts in an order that depends on their values only
-  FrozenSet,    // like Set; if all parts are constants: object and extra as for Tuple
-  Range,        // 3 parts: start, stop, step
-  Slice,        // 3 parts: start, stop, step
-  Bytearray,    // slot; object is a bytes copy
-  NumpyArray,   // slot; object is a copy
-  Method,       // 2 parts: __func__, __self__
-  Partial,      // slot; 4 parts: func, args, keywords, __dict__
-  Instance,     // slot; plan; size pairs of `__dict__`, then one part a `__slots__` entry
-  Reduce,       // slot; object is the class; size is a set of ReducePart; Extent
-  Call,         // extra is 1 if the callable is a part; size positional parts; object
-                // is the tuple of keyword names; then one part a keyword
+  Opaque,      // slot; handed through whole; compares with == if it can be hashed
+  Unset,       // a `__slots__` entry without a value
+  Ref,         // the object of slot `size`, met before
+  Extent,      // follows Set, FrozenSet and Reduce: how much belongs to them
+  Tuple,       // size parts; if all are constants: object is the tuple, extra its nodes
+  NamedTuple,  // size parts; object is the class
+  List,        // slot; size parts
+  Dict,        // slot; size pairs of key and value
+  Set,         // slot; Extent; size parts in an order that depends on their values only
+  FrozenSet,   // like Set; if all parts are constants: object and extra as for Tuple
+  Range,       // 3 parts: start, stop, step
+  Slice,       // 3 parts: start, stop, step
+  Bytearray,   // slot; object is a bytes copy
+  NumpyArray,  // slot; object is a copy
+  Method,      // 2 parts: __func__, __self__
+  Partial,     // slot; 4 parts: func, args, keywords, __dict__
+  Instance,  // slot; plan; size pairs of `__dict__`, then one part a `__slots__` entry
+  Reduce,    // slot; object is the class; size is a set of ReducePart; Extent
+  Call,      // extra is 1 if the callable is a part; size positional parts; object
+             // is the tuple of keyword names; then one part a keyword
 };
 
 inline constexpr bool is_constant(Op op) { return op <= Op::NumpyScalar; }
@@ -63,7 +63,7 @@ struct Node {
   std::uint32_t extra : 24;
   std::uint32_t size;
   union {
-    PyObject* object;    // owned by the program
+    PyObject* object;      // owned by the program
     const TypePlan* plan;  // Instance: the program is one of its owners
     std::size_t number;  // Extent: of a Reduce its leaves, of a set its first SetEntry
   };
@@ -135,9 +135,9 @@ struct CallView {
   bool keyword_order_matters;
 };
 
-// Takes `object` apart. `leaf_type` is a class, a tuple of classes, or nullptr for JAX's
-// arrays. Appends owned references to `leaves`. Runs Python. False with an exception
-// set on failure: what is in `leaves` then still has to be released.
+// Takes `object` apart. `leaf_type` is a class, a tuple of classes, or nullptr for
+// JAX's arrays. Appends owned references to `leaves`. Runs Python. False with an
+// exception set on failure: what is in `leaves` then still has to be released.
 bool flatten(PyObject* object, PyObject* leaf_type, const char* root, Program& program,
              std::vector<PyObject*>& leaves);
 bool flatten_call(const CallView& call, Program& program,
@@ -145,9 +145,9 @@ bool flatten_call(const CallView& call, Program& program,
 
 enum class Match { No, Yes, Error };
 
-// Whether flattening `call` would give `program`. The `program.leaves` places of `leaves`
-// then hold owned references, or nullptr unless the answer is Yes. May run Python: the
-// caller must hold the program's owner.
+// Whether flattening `call` would give `program`. The `program.leaves` places of
+// `leaves` then hold owned references, or nullptr unless the answer is Yes. May run
+// Python: the caller must hold the program's owner.
 Match match_call(const Program& program, const CallView& call, PyObject** leaves);
 
 // The object that `program` and `leaves` describe: a new reference, or nullptr with an

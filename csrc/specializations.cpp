@@ -90,8 +90,8 @@ PyTypeObject TableType = {
     .ob_base = PyVarObject_HEAD_INIT(nullptr, 0).tp_name = "autojit._core.Table",
     .tp_basicsize = sizeof(Table),
     .tp_dealloc = table_dealloc,
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
-                Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .tp_doc = "The specializations of one function.",
     .tp_traverse = table_traverse,
     .tp_clear = table_clear,
@@ -116,7 +116,8 @@ Table* new_table(std::size_t maxsize) {
     Py_DECREF(traces);
     return nullptr;
   }
-  table->by_hash = new (std::nothrow) std::unordered_multimap<Py_hash_t, Specialization*>;
+  table->by_hash =
+      new (std::nothrow) std::unordered_multimap<Py_hash_t, Specialization*>;
   table->newest = table->oldest = nullptr;
   table->traces = traces;
   table->hits = table->misses = 0;
@@ -140,8 +141,8 @@ bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Owned& compiled) {
         Owned::borrow(it->second->compiled));
   }
   for (auto& [candidate, its_compiled] : candidates) {
-    int same = equal(reinterpret_cast<Skeleton*>(candidate.get())->program,
-                     skeleton->program);
+    int same =
+        equal(reinterpret_cast<Skeleton*>(candidate.get())->program, skeleton->program);
     if (same < 0) {
       return false;
     }

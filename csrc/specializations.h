@@ -46,9 +46,9 @@ extern PyTypeObject TraceCountType;
 Table* new_table(std::size_t maxsize);
 
 // The compiled function for a skeleton (its program and hash): sets `compiled` to a new
-// reference, or to nullptr if there is none. Moves it to the front, and lets it match by
-// `skeleton` from now on, whose hints are fresh. False with an exception set on failure.
-// May run Python.
+// reference, or to nullptr if there is none. Moves it to the front, and lets it match
+// by `skeleton` from now on, whose hints are fresh. False with an exception set on
+// failure. May run Python.
 bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Owned& compiled);
 
 // Adds a specialization in front; what no longer fits goes. May run Python. False with

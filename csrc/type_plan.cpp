@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstring>
 #include <iterator>
@@ -145,7 +146,8 @@ bool is_known_ordinary(PyObject* function) {
     PyErr_Clear();
     return false;
   }
-  Owned full = Owned::steal(PyUnicode_FromFormat("%S.%S", module.get(), qualname.get()));
+  Owned full =
+      Owned::steal(PyUnicode_FromFormat("%S.%S", module.get(), qualname.get()));
   int known = full ? PySet_Contains(config.ordinary_state, full.get()) : -1;
   if (known < 0) {
     PyErr_Clear();
@@ -229,9 +231,8 @@ void find_slots(TypePlan& plan) {
       }
     }
   }
-  std::sort(slots.begin(), slots.end(), [](const auto& a, const auto& b) {
-    return a.offset < b.offset;
-  });
+  std::sort(slots.begin(), slots.end(),
+            [](const auto& a, const auto& b) { return a.offset < b.offset; });
 }
 
 // A proxy may answer for its own attributes what it likes. 1 if this object admits to
@@ -246,8 +247,7 @@ int answers_for_itself(PyObject* object) {
     }
     return -1;
   }
-  return PyCFunction_Check(reduce.get()) &&
-                 PyCFunction_GET_SELF(reduce.get()) == object
+  return PyCFunction_Check(reduce.get()) && PyCFunction_GET_SELF(reduce.get()) == object
              ? 1
              : 0;
 }
@@ -490,12 +490,20 @@ PyObject* new_instance(const TypePlan& plan) {
   }
   Owned instance = Owned::steal(type->tp_new(type, no_args, nullptr));
   if (instance && Py_TYPE(instance.get()) != type) {
-    PyErr_Format(PyExc_TypeError, "%s.__new__ returned an instance of %s", type->tp_name,
-                 Py_TYPE(instance.get())->tp_name);
+    PyErr_Format(PyExc_TypeError, "%s.__new__ returned an instance of %s",
+                 type->tp_name, Py_TYPE(instance.get())->tp_name);
     return nullptr;
   }
   return instance.release();
 }
+
+namespace {
+
+bool same_bits(double a, double b) {
+  return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b);
+}
+
+}  // namespace
 
 bool same_constant(Op op, PyObject* ours, PyObject* other) {
   if (ours == other) {
@@ -507,15 +515,12 @@ bool same_constant(Op op, PyObject* ours, PyObject* other) {
   switch (op) {
     case Op::Int:
       return PyObject_RichCompareBool(ours, other, Py_EQ) == 1;
-    case Op::Float: {
-      double a = PyFloat_AS_DOUBLE(ours);
-      double b = PyFloat_AS_DOUBLE(other);
-      return std::memcmp(&a, &b, sizeof a) == 0;
-    }
+    case Op::Float:
+      return same_bits(PyFloat_AS_DOUBLE(ours), PyFloat_AS_DOUBLE(other));
     case Op::Complex: {
       const Py_complex& a = reinterpret_cast<PyComplexObject*>(ours)->cval;
       const Py_complex& b = reinterpret_cast<PyComplexObject*>(other)->cval;
-      return std::memcmp(&a, &b, sizeof a) == 0;
+      return same_bits(a.real, b.real) && same_bits(a.imag, b.imag);
     }
     case Op::Str:
       return PyUnicode_GET_LENGTH(ours) == PyUnicode_GET_LENGTH(other) &&
@@ -611,8 +616,7 @@ PyObject* reduce(PyObject* object) {
   // Not the highest: from 5 on, arrays reduce to buffers that compare by identity.
   static PyObject* const protocol = PyLong_FromLong(4);
   auto* type = reinterpret_cast<PyObject*>(Py_TYPE(object));
-  Owned registered =
-      Owned::borrow(PyDict_GetItemWithError(config.copyreg_table, type));
+  Owned registered = Owned::borrow(PyDict_GetItemWithError(config.copyreg_table, type));
   if (!registered && PyErr_Occurred() != nullptr) {
     return nullptr;
   }
@@ -694,7 +698,8 @@ bool is_fortran(PyArrayObject* array) {
 
 bool same_shape(PyArrayObject* a, PyArrayObject* b) {
   return PyArray_NDIM(a) == PyArray_NDIM(b) &&
-         std::equal(PyArray_DIMS(a), PyArray_DIMS(a) + PyArray_NDIM(a), PyArray_DIMS(b));
+         std::equal(PyArray_DIMS(a), PyArray_DIMS(a) + PyArray_NDIM(a),
+                    PyArray_DIMS(b));
 }
 
 bool same_data(PyArrayObject* a, PyArrayObject* b) {
@@ -755,10 +760,10 @@ int numpy_same_slowly(PyObject* ours, PyObject* other) {
 
 std::uint64_t numpy_hash(PyObject* object) {
   auto* array = reinterpret_cast<PyArrayObject*>(object);
-  auto shape = reinterpret_cast<const char*>(PyArray_DIMS(array));
-  std::uint64_t mixed = reinterpret_cast<std::uintptr_t>(Py_TYPE(PyArray_DESCR(array)));
-  mixed ^= hash_bytes(shape, sizeof(npy_intp) *
-                                 static_cast<std::size_t>(PyArray_NDIM(array)));
+  const auto* shape = reinterpret_cast<const char*>(PyArray_DIMS(array));
+  auto mixed = reinterpret_cast<std::uintptr_t>(Py_TYPE(PyArray_DESCR(array)));
+  mixed ^= hash_bytes(shape,
+                      sizeof(npy_intp) * static_cast<std::size_t>(PyArray_NDIM(array)));
   return mixed ^ hash_bytes(PyArray_BYTES(array),
                             static_cast<std::size_t>(PyArray_NBYTES(array))) *
                      3U;

@@ -11,16 +11,16 @@ namespace autojit {
 
 // What the Python side hands over once, at import.
 struct Config {
-  PyObject* leaf_types = nullptr;        // tuple of classes: JAX's arrays
-  PyObject* identity_types = nullptr;    // tuple of classes compared by identity
-  PyObject* ordinary_state = nullptr;    // frozenset of names, see `_reduce.py`
-  PyObject* reduce = nullptr;            // (object, value) -> reduction or None
-  PyObject* set_state = nullptr;         // (object, state, list, dict, setter)
-  PyObject* specialize = nullptr;        // (fun, skeleton, options, count) -> compiled
-  PyObject* cache_info = nullptr;        // the class of `cache_info()`
-  PyObject* eager = nullptr;             // what a compiled function returns under
-                                         // `jax.disable_jit`
-  PyObject* copyreg_table = nullptr;     // copyreg.dispatch_table
+  PyObject* leaf_types = nullptr;      // tuple of classes: JAX's arrays
+  PyObject* identity_types = nullptr;  // tuple of classes compared by identity
+  PyObject* ordinary_state = nullptr;  // frozenset of names, see `_reduce.py`
+  PyObject* reduce = nullptr;          // (object, value) -> reduction or None
+  PyObject* set_state = nullptr;       // (object, state, list, dict, setter)
+  PyObject* specialize = nullptr;      // (fun, skeleton, options, count) -> compiled
+  PyObject* cache_info = nullptr;      // the class of `cache_info()`
+  PyObject* eager = nullptr;           // what a compiled function returns under
+                                       // `jax.disable_jit`
+  PyObject* copyreg_table = nullptr;   // copyreg.dispatch_table
 };
 extern Config config;
 
@@ -84,9 +84,7 @@ struct TypePlan {
   }
 
   // Whether the class is still as it was when the plan was made.
-  bool current() const {
-    return version != 0 && python::type_version(type) == version;
-  }
+  bool current() const { return version != 0 && python::type_version(type) == version; }
 };
 
 // The plan for the type of `object`. Makes it if there is none or the class has changed
@@ -123,7 +121,8 @@ bool hash_opaque(PyObject* object, Py_hash_t& result);
 PyObject* reduce(PyObject* object);
 // func, args, state, list_items, dict_items, state_setter: borrowed, None if not there.
 inline PyObject* reduction_part(PyObject* reduction, Py_ssize_t part) {
-  return part < PyTuple_GET_SIZE(reduction) ? PyTuple_GET_ITEM(reduction, part) : Py_None;
+  return part < PyTuple_GET_SIZE(reduction) ? PyTuple_GET_ITEM(reduction, part)
+                                            : Py_None;
 }
 
 // The part of a numpy scalar that is its value.
@@ -135,16 +134,17 @@ Bytes numpy_scalar_bytes(PyObject* scalar);
 
 // numpy arrays of plain bytes. `object` must be exactly a numpy.ndarray.
 bool numpy_is_plain(PyObject* array);
-// A dtype that is equal to one of numpy's own singletons: that one, borrowed; or nullptr.
-PyObject* numpy_dtype_singleton(PyObject* dtype);
+// A dtype that is equal to one of numpy's own singletons: that one, borrowed; or
+// nullptr.
+PyObject* numpy_dtype_singleton(PyObject* object);
 // A contiguous copy in the array's own order.
-PyObject* numpy_copy(PyObject* array);
+PyObject* numpy_copy(PyObject* object);
 // Whether two arrays are the same without running Python: 1, 0, or -1 for "look closer"
 // with `numpy_same_slowly`, which gives 1, 0, or -1 with an exception set.
 int numpy_same(PyObject* ours, PyObject* other);
 int numpy_same_slowly(PyObject* ours, PyObject* other);
 // The class of an array's dtype, its shape and its bytes, mixed.
-std::uint64_t numpy_hash(PyObject* array);
+std::uint64_t numpy_hash(PyObject* object);
 
 std::uint64_t hash_bytes(const char* data, std::size_t size);
 

@@ -22,9 +22,9 @@ class Options(NamedTuple):
     compiler_options: dict[str, Any] | None = None
 
 
-# JAX makes a `Result` of the concrete arrays by calling the C function, so that no Python
-# runs, and the dispatcher puts it together. The skeleton is the node's static part: JAX
-# keeps the right one with each variant that it compiles.
+# JAX makes a `Result` of the concrete arrays by calling the C function, so that no
+# Python runs, and the dispatcher puts it together. The skeleton is the node's static
+# part: JAX keeps the right one with each variant that it compiles.
 jax.tree_util.register_pytree_node(
     _core.Result,
     lambda result: (result.leaves, result.skeleton),
