@@ -178,11 +178,11 @@ class Describer {
 };
 
 bool Describer::part() {
-  if (Py_EnterRecursiveCall(" while describing a skeleton") != 0) {
+  if (!python::enter_level()) {
     return false;
   }
   bool done = inner();
-  Py_LeaveRecursiveCall();
+  python::leave_level();
   return done;
 }
 

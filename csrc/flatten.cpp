@@ -17,12 +17,12 @@ namespace {
 
 class RecursionGuard {
  public:
-  RecursionGuard() : entered_(Py_EnterRecursiveCall("") == 0) {}
+  RecursionGuard() : entered_(python::enter_level()) {}
   RecursionGuard(const RecursionGuard&) = delete;
   RecursionGuard& operator=(const RecursionGuard&) = delete;
   ~RecursionGuard() {
     if (entered_) {
-      Py_LeaveRecursiveCall();
+      python::leave_level();
     }
   }
   bool entered() const { return entered_; }

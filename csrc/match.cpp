@@ -480,6 +480,13 @@ bool Matcher::call(const CallView& call) {
 
 Match match_call(const Program& program, const CallView& call, PyObject** leaves) {
   std::fill(leaves, leaves + program.leaves, nullptr);
+  // The walk is no deeper than the program, and takes no more than this for a level.
+  // Where that may be too much, flattening gives the error.
+  constexpr std::size_t kLevel = 512;
+  if (program.depth > python::kShallow &&
+      python::stack_left() < python::kStackReserve + program.depth * kLevel) {
+    return Match::No;
+  }
   python::NoCollection no_collection(program.allocates);
   Matcher matcher(program, leaves);
   bool walked = matcher.call(call);

@@ -3,7 +3,9 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <pthread.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 
@@ -86,6 +88,45 @@ inline PyObject* type_lookup(PyTypeObject* type, PyObject* name) {
 // A number that changes whenever the class or one of its bases does; 0 if CPython has
 // none to give.
 inline unsigned int type_version(PyTypeObject* type) { return type->tp_version_tag; }
+
+// How many bytes of C stack this thread has left. CPython before 3.14 counts calls
+// instead, and its count takes a stack of the usual size for granted.
+inline std::size_t stack_left() {
+  thread_local const char* end = nullptr;
+  if (end == nullptr) {
+#ifdef __APPLE__
+    end = static_cast<const char*>(pthread_get_stackaddr_np(pthread_self())) -
+          pthread_get_stacksize_np(pthread_self());
+#else
+    pthread_attr_t attributes;
+    void* address = nullptr;
+    std::size_t size = 0;
+    if (pthread_getattr_np(pthread_self(), &attributes) == 0) {
+      pthread_attr_getstack(&attributes, &address, &size);
+      pthread_attr_destroy(&attributes);
+    }
+    end = static_cast<const char*>(address);
+#endif
+  }
+  const char here = 0;
+  return static_cast<std::size_t>(&here - end);
+}
+
+// For recursion over objects: keep this much for what else has to run.
+inline constexpr std::size_t kStackReserve = std::size_t{96} * 1024;
+
+// Objects that are nested less deeply than this need no watching.
+inline constexpr std::uint32_t kShallow = 50;
+
+// True if one more level of recursion is safe; else false with a RecursionError set.
+inline bool enter_level() {
+  if (stack_left() < kStackReserve) {
+    PyErr_SetString(PyExc_RecursionError, "the C stack is all but used up");
+    return false;
+  }
+  return Py_EnterRecursiveCall(" while walking through objects") == 0;
+}
+inline void leave_level() { Py_LeaveRecursiveCall(); }
 
 }  // namespace python
 }  // namespace autojit

@@ -11,9 +11,6 @@ namespace autojit {
 
 namespace {
 
-// Below this depth, no interpreter is short of stack.
-constexpr std::uint32_t kShallow = 50;
-
 class Rebuilder {
  public:
   Rebuilder(const Program& program, const char* root, PyObject* const* leaves)
@@ -21,7 +18,7 @@ class Rebuilder {
         root_(root),
         pc_(program.nodes.data()),
         leaf_(leaves),
-        guarded_(program.depth > kShallow) {
+        guarded_(program.depth > python::kShallow) {
     if (program.slots != 0) {
       slots_.resize(program.slots + 1);
     }
@@ -81,11 +78,11 @@ inline PyObject* Rebuilder::part() {
   if (!guarded_) {
     return node();
   }
-  if (Py_EnterRecursiveCall(" while putting objects together") != 0) {
+  if (!python::enter_level()) {
     return nullptr;
   }
   PyObject* object = node();
-  Py_LeaveRecursiveCall();
+  python::leave_level();
   return object;
 }
 

@@ -71,7 +71,7 @@ def specialize(
             return EAGER
         traces.increment()
         own_fun, args, kwargs = skeleton.unflatten(leaves)
-        result = (fun or own_fun)(*args, **kwargs)
+        result = (own_fun if fun is None else fun)(*args, **kwargs)
         if isinstance(result, Iterator):
             result = iter(list(result))
         return _core.flatten_result(result)

@@ -1,0 +1,823 @@
+"""The object that `jit` returns: it behaves as the function it wraps does."""
+
+import copy
+import functools
+import gc
+import inspect
+import pickle
+import typing
+import weakref
+
+import cloudpickle
+import jax
+import jax.numpy as jnp
+import kinds
+import numpy as np
+import pytest
+from graphs import equal_leaves, same_graph
+from kinds import Matmul, Plain, add, double
+
+import autojit
+
+
+@autojit.jit
+def decorated(x, n=2):
+    """Multiply."""
+    return x * n
+
+
+@autojit.jit(maxsize=7, inline=True)
+def decorated_with_options(x):
+    return x + 1
+
+
+# Making one.
+
+
+def test_jit_is_a_decorator_with_and_without_arguments(x):
+    @autojit.jit
+    def f(x):
+        return x + 1
+
+    @autojit.jit()
+    def g(x):
+        return x + 1
+
+    @autojit.jit(maxsize=3)
+    def h(x):
+        return x + 1
+
+    for fun in (f, g, h, autojit.jit(lambda x: x + 1, keep_unused=True)):
+        assert type(fun) is autojit.Dispatcher
+        np.testing.assert_array_equal(fun(x), x + 1)
+
+
+def test_jit_takes_the_function_by_position_only():
+    with pytest.raises(TypeError):
+        autojit.jit(fun=double)
+
+
+def test_jax_autojit_returns_a_dispatcher(x):
+    f = autojit.jax_autojit(double)
+    assert type(f) is autojit.Dispatcher
+    np.testing.assert_array_equal(f(x), x * 2)
+
+
+def test_wrapping_does_not_call_the_function():
+    def f():
+        raise AssertionError("called")
+
+    autojit.jit(f)
+    autojit.jax_autojit(f)
+
+
+# The attributes of a function.
+
+
+def annotated(x: jax.Array, /, n: int = 3, *, flag: bool = False) -> jax.Array:
+    """Do nothing."""
+    return x
+
+
+annotated.tag = ["an attribute"]
+
+
+@pytest.mark.parametrize("wrap", [autojit.jit, autojit.jax_autojit])
+def test_a_dispatcher_has_the_attributes_of_its_function(wrap):
+    f = wrap(annotated)
+    assert f.__name__ == "annotated"
+    assert f.__qualname__ == "annotated"
+    assert f.__doc__ == "Do nothing."
+    assert f.__module__ == __name__
+    assert f.__wrapped__ is annotated
+    assert f.__annotations__ == annotated.__annotations__
+    assert f.__signature__ == inspect.signature(annotated)
+    assert inspect.signature(f) == inspect.signature(annotated)
+    assert inspect.unwrap(f) is annotated
+    assert inspect.getdoc(f) == "Do nothing."
+    assert typing.get_type_hints(f) == typing.get_type_hints(annotated)
+    assert f.tag is annotated.tag
+    assert callable(f)
+
+
+def test_the_qualname_of_a_method_names_its_class():
+    class Model:
+        @autojit.jit
+        def step(self):
+            """Step."""
+
+    assert Model.step.__qualname__.endswith("Model.step")
+    assert Model.step.__name__ == "step"
+
+
+def test_a_function_without_docstring_has_none():
+    assert autojit.jit(lambda x: x).__doc__ is None
+
+
+def test_a_dispatcher_has_a_dict_of_its_own():
+    def f():
+        pass
+
+    f.old = 1
+    g = autojit.jit(f)
+    g.new = 2
+    g.old = 3
+    assert not hasattr(f, "new")
+    assert f.old == 1
+    assert (g.new, g.old) == (2, 3)
+    assert g.__dict__["new"] == 2
+    del g.new
+    assert not hasattr(g, "new")
+
+
+def test_names_and_docstring_can_be_set_without_changing_the_function():
+    def f():
+        """Old."""
+
+    g = autojit.jit(f)
+    g.__name__ = "new_name"
+    g.__doc__ = "New."
+    assert (g.__name__, g.__doc__) == ("new_name", "New.")
+    assert (f.__name__, f.__doc__) == ("f", "Old.")
+
+
+def test_wraps_can_wrap_a_dispatcher():
+    f = autojit.jit(annotated)
+
+    @functools.wraps(f)
+    def wrapper(*args, **kwargs):
+        return f(*args, **kwargs)
+
+    assert wrapper.__name__ == "annotated"
+    assert wrapper.__wrapped__ is f
+    assert inspect.signature(wrapper) == inspect.signature(annotated)
+
+
+@pytest.mark.parametrize(
+    "fun",
+    [
+        functools.partial(add, 1),
+        Matmul(jnp.eye(2)),
+        Plain(factor=2).scaled,
+        len,
+        jax.jit(double),
+        jnp.sin,
+        np.add,
+        autojit.jit(double),
+        dict,
+    ],
+    ids=lambda fun: type(fun).__name__,
+)
+def test_any_callable_can_be_wrapped(fun):
+    f = autojit.jit(fun)
+    assert f.__wrapped__ is fun
+    assert f.__doc__ == getattr(fun, "__doc__", None)
+    if hasattr(fun, "__name__"):
+        assert f.__name__ == fun.__name__
+    assert isinstance(repr(f), str)
+    assert f == f
+
+
+def test_the_repr_names_the_function():
+    text = repr(autojit.jit(annotated))
+    assert "annotated" in text
+    assert "jit" in text.lower() or "dispatcher" in text.lower()
+    assert "<lambda>" in repr(autojit.jit(lambda: 0))
+
+
+def test_the_type_can_be_subscripted_in_an_annotation():
+    alias = autojit.Dispatcher[[int], str]
+    assert typing.get_origin(alias) is autojit.Dispatcher
+
+
+def test_a_dispatcher_is_hashable_and_equal_to_itself_alone():
+    f, g = autojit.jit(double), autojit.jit(double)
+    assert hash(f) == hash(f)
+    assert f == f
+    assert f != g
+    assert len({f, g, f}) == 2
+
+
+# Life and death.
+
+
+def test_a_dispatcher_can_be_weakly_referenced(x):
+    f = autojit.jit(lambda x: x + 1)
+    dead = []
+    ref = weakref.ref(f, dead.append)
+    assert ref() is f
+    f(x)
+    del f
+    gc.collect()
+    assert ref() is None
+    assert dead == [ref]
+
+
+def test_the_function_goes_when_the_dispatcher_goes(x):
+    def make():
+        def f(x, n):
+            return x + n
+
+        return f
+
+    functions = [make() for _ in range(5)]
+    alive = weakref.WeakSet(functions)
+    for n, f in enumerate(functions):
+        autojit.jit(f)(x, n)
+    del functions, f
+    gc.collect()
+    assert len(alive) == 0
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_a_cycle_of_dispatcher_and_instance_is_collected(x, calls):
+    alive = weakref.WeakSet()
+
+    class Model:
+        def __init__(self):
+            self.scale = 2.0
+            self.step = autojit.jit(self.run)
+            alive.add(self)
+
+        def run(self, x):
+            return x * 2
+
+    for _ in range(10):
+        model = Model()
+        for _ in range(calls):
+            # The bound method holds the model, which holds the dispatcher.
+            model.step(x)
+    assert len(alive) >= 1
+    del model
+    gc.collect()
+    assert len(alive) == 0
+
+
+def test_a_cycle_through_the_dict_of_a_dispatcher_is_collected(x):
+    f = autojit.jit(lambda x: x + 1)
+    f.me = [f]
+    f(x)
+    ref = weakref.ref(f)
+    del f
+    gc.collect()
+    assert ref() is None
+
+
+def test_a_cycle_through_the_closure_of_the_function_is_collected(x):
+    def make():
+        @autojit.jit
+        def f(n, x):
+            return x if n == 0 else f(n - 1, x * 2)
+
+        return f
+
+    f = make()
+    np.testing.assert_array_equal(f(3, x), x * 8)
+    ref = weakref.ref(f)
+    del f
+    gc.collect()
+    assert ref() is None
+
+
+def test_a_cycle_through_a_static_of_a_skeleton_is_collected(x):
+    def make():
+        f = autojit.jit(lambda x, static: x + 1)
+
+        def static():
+            return f
+
+        f(x, static)
+        f(x, static)
+        return weakref.ref(f)
+
+    ref = make()
+    gc.collect()
+    assert ref() is None
+
+
+def test_calls_leave_no_objects_behind(x, no_gc):
+    f = autojit.jit(lambda tree: {"result": [tree["a"] + 1, Plain(b=tree["c"])]})
+
+    def call():
+        f({"a": x, "c": [1, 2, "three"]})
+
+    for _ in range(3):
+        call()
+    gc.collect()
+    before = len(gc.get_objects())
+    for _ in range(50):
+        call()
+    gc.collect()
+    assert len(gc.get_objects()) - before < 25
+
+
+# Methods.
+
+
+class Base:
+    def __init__(self, w):
+        self.w = w
+
+    @autojit.jit
+    def method(self, x, n=1):
+        """Multiply."""
+        return self.w * x * n
+
+    @staticmethod
+    @autojit.jit
+    def static(x, n=1):
+        return x + n
+
+    @classmethod
+    @autojit.jit
+    def cls_method(cls, x):
+        return x * cls.factor, cls
+
+    @property
+    @autojit.jit
+    def twice(self):
+        return self.w * 2
+
+    @autojit.jit(maxsize=2)
+    def overridden(self, x):
+        return self.w + x
+
+    factor = 3
+
+
+class Derived(Base):
+    factor = 5
+
+    @autojit.jit
+    def overridden(self, x):
+        return super().overridden(x) * 2
+
+
+def test_a_dispatcher_binds_as_a_method(x):
+    obj = Base(x)
+    np.testing.assert_array_equal(obj.method(x), x * x)
+    np.testing.assert_array_equal(obj.method(x, n=2), x * x * 2)
+    np.testing.assert_array_equal(Base.method(obj, x), x * x)
+    assert obj.method.__self__ is obj
+    assert obj.method.__func__ is Base.method
+    assert obj.method.__name__ == "method"
+    assert obj.method.__doc__ == "Multiply."
+    assert obj.method == obj.method
+    assert Base.method is Base.__dict__["method"]
+    assert list(inspect.signature(obj.method).parameters) == ["x", "n"]
+
+
+def test_a_bound_method_can_be_kept(x):
+    method = Base(x).method
+    np.testing.assert_array_equal(method(x), x * x)
+
+
+def test_the_instance_is_a_part_of_the_call_tree():
+    class Model:
+        def __init__(self, w):
+            self.w = w
+
+        @autojit.jit
+        def run(self, x):
+            traces.append(1)
+            self.w = self.w + 1
+            return self.w * x
+
+    traces = []
+    x = jnp.ones(2)
+    one, two = Model(x), Model(x * 5)
+    np.testing.assert_array_equal(one.run(x), 2 * x)
+    np.testing.assert_array_equal(two.run(x), 6 * x)
+    one.w = x * 7
+    np.testing.assert_array_equal(one.run(x), 8 * x)
+    np.testing.assert_array_equal(one.w, x * 7)
+    assert len(traces) == 1
+
+
+def test_a_dispatcher_works_under_staticmethod(x):
+    np.testing.assert_array_equal(Base.static(x), x + 1)
+    np.testing.assert_array_equal(Base(x).static(x, n=3), x + 3)
+
+
+def test_a_dispatcher_works_under_classmethod(x):
+    for cls in (Base, Derived):
+        for owner in (cls, cls(x)):
+            result, seen = owner.cls_method(x)
+            np.testing.assert_array_equal(result, x * cls.factor)
+            assert seen is cls
+
+
+def test_a_dispatcher_works_under_property(x):
+    np.testing.assert_array_equal(Base(x).twice, x * 2)
+
+
+def test_a_dispatcher_works_in_a_subclass(x):
+    obj = Derived(x)
+    np.testing.assert_array_equal(obj.method(x), x * x)
+    np.testing.assert_array_equal(obj.overridden(x), (x + x) * 2)
+    np.testing.assert_array_equal(Base.overridden(obj, x), x + x)
+    base, derived = Base.method.cache_info().currsize, obj.method(x, n=77)
+    Base(x).method(x, n=77)
+    assert Base.method.cache_info().currsize == base + 2
+    np.testing.assert_array_equal(derived, x * x * 77)
+
+
+def test_cached_property_and_instance_attribute_do_not_bind(x):
+    obj = Base(x)
+    obj.unbound = autojit.jit(double)
+    np.testing.assert_array_equal(obj.unbound(x), x * 2)
+
+
+# Copies and pickles.
+
+
+@pytest.mark.parametrize("pickler", [pickle, cloudpickle], ids=lambda p: p.__name__)
+def test_a_dispatcher_of_a_named_function_can_be_pickled(x, pickler):
+    f = autojit.jit(double, maxsize=5)
+    f(x)
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        g = pickle.loads(pickler.dumps(f, protocol=protocol))
+        assert type(g) is autojit.Dispatcher
+        assert g.__wrapped__ is double
+        assert g.__name__ == "double"
+        assert g.cache_info().maxsize == 5
+        np.testing.assert_array_equal(g(x), x * 2)
+
+
+def test_a_decorated_function_can_be_pickled(x):
+    for f in (decorated, decorated_with_options):
+        g = pickle.loads(pickle.dumps(f))
+        np.testing.assert_array_equal(g(x), f(x))
+        assert g.__name__ == f.__name__
+        assert g.cache_info().maxsize == f.cache_info().maxsize
+
+
+def test_a_dispatcher_of_a_lambda_can_be_pickled_with_cloudpickle(x):
+    n = 3
+    f = autojit.jit(lambda x: x + n, maxsize=5)
+    g = pickle.loads(cloudpickle.dumps(f))
+    assert type(g) is autojit.Dispatcher
+    assert g.cache_info().maxsize == 5
+    np.testing.assert_array_equal(g(x), x + 3)
+
+
+def test_pickle_of_a_lambda_fails_as_it_does_for_the_lambda():
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        pickle.dumps(autojit.jit(lambda x: x))
+
+
+def test_a_drop_in_dispatcher_can_be_pickled(x):
+    g = pickle.loads(pickle.dumps(autojit.jax_autojit(double)))
+    assert type(g) is autojit.Dispatcher
+    assert g.__wrapped__ is double
+    np.testing.assert_array_equal(g(x), x * 2)
+
+
+def test_an_instance_that_holds_a_dispatcher_can_be_pickled(x):
+    obj = pickle.loads(pickle.dumps(Plain(f=autojit.jit(double), a=1)))
+    np.testing.assert_array_equal(obj.f(x), x * 2)
+
+
+@pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy])
+def test_a_dispatcher_can_be_copied(x, copier):
+    n = 2
+    for f in (autojit.jit(lambda x: x + n, maxsize=3), autojit.jit(double, maxsize=3)):
+        f(x)
+        g = copier(f)
+        assert type(g) is autojit.Dispatcher
+        assert g.cache_info().maxsize == 3
+        assert g.__name__ == f.__name__
+        np.testing.assert_array_equal(g(x), f(x))
+    holder = copier(Plain(f=f))
+    np.testing.assert_array_equal(holder.f(x), x * 2)
+
+
+# The cache.
+
+
+def test_cache_info_counts_as_functools_does(x):
+    f = autojit.jit(lambda x, n: x + n)
+    info = f.cache_info()
+    assert info == (0, 0, 0, 0, 4096)
+    assert info._fields == ("hits", "misses", "traces", "currsize", "maxsize")
+    assert type(info).__name__ == "CacheInfo"
+    f(x, 1)
+    assert f.cache_info() == (0, 1, 1, 1, 4096)
+    f(x, 1)
+    assert f.cache_info() == (1, 1, 1, 1, 4096)
+    f(x, 2)
+    assert f.cache_info() == (1, 2, 2, 2, 4096)
+    f(jnp.ones(5), 2)
+    assert f.cache_info() == (2, 2, 3, 2, 4096)
+
+
+def test_clear_cache_forgets_the_specializations(x):
+    traces = []
+
+    @autojit.jit
+    def f(x, n):
+        traces.append(n)
+        return x + n
+
+    f(x, 1)
+    f(x, 2)
+    assert f.clear_cache() is None
+    assert f.cache_info().currsize == 0
+    np.testing.assert_array_equal(f(x, 1), x + 1)
+    assert traces == [1, 2, 1]
+    assert f.cache_info().currsize == 1
+
+
+def test_clear_cache_frees_what_the_skeletons_hold(x):
+    f = autojit.jit(lambda x, obj: x + 1)
+    obj = kinds.Opaque()
+    ref = weakref.ref(obj)
+    f(x, obj)
+    f(x, 1)
+    del obj
+    f.clear_cache()
+    gc.collect()
+    assert ref() is None
+
+
+def test_clear_cache_inside_of_a_trace(x):
+    @autojit.jit
+    def f(x, n):
+        f.clear_cache()
+        return x + n
+
+    for n in (1, 2, 1):
+        np.testing.assert_array_equal(f(x, n), x + n)
+    assert f.cache_info().currsize <= 1
+
+
+def test_the_least_recently_used_specialization_goes(x):
+    traces = []
+
+    @autojit.jit(maxsize=2)
+    def f(x, n):
+        traces.append(n)
+        return x + n
+
+    for n in (1, 2, 1, 3):
+        f(x, n)
+    assert traces == [1, 2, 3]
+    assert f.cache_info().currsize == 2
+    f(x, 1)
+    f(x, 3)
+    assert traces == [1, 2, 3]
+    f(x, 2)
+    assert traces == [1, 2, 3, 2]
+    f(x, 3)
+    assert traces == [1, 2, 3, 2]
+    f(x, 1)
+    assert traces == [1, 2, 3, 2, 1]
+    assert f.cache_info() == (4, 5, 5, 2, 2)
+
+
+def test_maxsize_one_keeps_the_last(x):
+    traces = []
+
+    @autojit.jit(maxsize=1)
+    def f(x, n):
+        traces.append(n)
+        return x + n
+
+    for n in (1, 1, 2, 2, 1):
+        np.testing.assert_array_equal(f(x, n), x + n)
+    assert traces == [1, 2, 1]
+    assert f.cache_info().currsize == 1
+
+
+def test_maxsize_none_is_unbounded():
+    f = autojit.jit(lambda n: n, maxsize=None)
+    for n in range(30):
+        assert f(n) == n
+    info = f.cache_info()
+    assert info.maxsize is None
+    assert info.currsize == 30
+
+
+def test_an_evicted_specialization_frees_what_it_held(x):
+    f = autojit.jit(lambda x, obj: x + 1, maxsize=1)
+    obj = kinds.Opaque()
+    ref = weakref.ref(obj)
+    f(x, obj)
+    del obj
+    f(x, None)
+    f(x, None)
+    gc.collect()
+    assert ref() is None
+
+
+@pytest.mark.parametrize("maxsize", [-1, "many", 1.5], ids=repr)
+def test_a_bad_maxsize_is_refused(maxsize):
+    with pytest.raises((ValueError, TypeError), match="maxsize"):
+        autojit.jit(double, maxsize=maxsize)
+
+
+def test_eviction_in_a_recursive_call(x):
+    @autojit.jit(maxsize=1)
+    def f(n, x):
+        return x if n == 0 else f(n - 1, x + 1) + f(0, x)
+
+    np.testing.assert_array_equal(f(3, jnp.zeros(())), 3 + 0 + 1 + 2)
+    assert f.cache_info().currsize == 1
+
+
+# Options.
+
+
+def equations(fun, *args):
+    return jax.make_jaxpr(fun)(*args).eqns
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_inline_is_passed_to_jax(x, inline):
+    def primitives(jit):
+        f = jit(lambda x: x + 1, inline=inline)
+        eqns = equations(lambda x: f(x) * 2, x)
+        return [(e.primitive.name, e.params.get("inline")) for e in eqns]
+
+    assert primitives(autojit.jit) == primitives(jax.jit)
+
+
+@pytest.mark.parametrize("keep_unused", [False, True])
+def test_keep_unused_is_passed_to_jax(x, keep_unused):
+    f = autojit.jit(lambda x, y: x + 1, keep_unused=keep_unused)
+    (eqn,) = equations(f, x, x)
+    assert eqn.params["keep_unused"] is keep_unused
+    np.testing.assert_array_equal(f(x, x), x + 1)
+
+
+def test_compiler_options_are_passed_to_jax(x):
+    good = autojit.jit(double, compiler_options={"xla_cpu_enable_fast_math": True})
+    np.testing.assert_array_equal(good(x), x * 2)
+
+    bad = {"no_such_option_of_xla": True}
+    with pytest.raises(Exception) as expected:  # noqa: PT011
+        jax.jit(double, compiler_options=bad)(x)
+    with pytest.raises(expected.type, match="no_such_option_of_xla"):
+        autojit.jit(double, compiler_options=bad)(x)
+
+
+def test_compiler_options_are_copied(x):
+    options = {"xla_cpu_enable_fast_math": True}
+    f = autojit.jit(double, compiler_options=options)
+    options["no_such_option_of_xla"] = True
+    np.testing.assert_array_equal(f(x), x * 2)
+
+
+# Arguments.
+
+
+def test_the_order_of_keywords_does_not_matter_to_named_parameters(x):
+    traces = []
+
+    @autojit.jit
+    def f(x, *, a, b):
+        traces.append(1)
+        return x * a + b
+
+    np.testing.assert_array_equal(f(x, a=2.0, b=x), x * 2 + x)
+    np.testing.assert_array_equal(f(x, b=x, a=2.0), x * 2 + x)
+    np.testing.assert_array_equal(f(b=x + 1, a=2.0, x=x), x * 2 + x + 1)
+    np.testing.assert_array_equal(f(a=2.0, b=x + 2, x=x), x * 2 + x + 2)
+    assert len(traces) == 2
+
+
+def test_the_order_of_keywords_matters_to_kwargs(x):
+    @autojit.jit
+    def f(**kwargs):
+        return list(kwargs), list(kwargs.values())
+
+    for _ in range(2):
+        assert f(a=1, b=x)[0] == ["a", "b"]
+        assert f(b=x, a=1)[0] == ["b", "a"]
+    assert f.cache_info().traces == 2
+
+
+def test_an_argument_by_position_and_by_keyword_gives_the_same_result(x):
+    f = autojit.jit(lambda x, n: x * n)
+    for _ in range(2):
+        np.testing.assert_array_equal(f(x, 3), x * 3)
+        np.testing.assert_array_equal(f(x, n=3), x * 3)
+        np.testing.assert_array_equal(f(n=3, x=x), x * 3)
+
+
+def test_defaults_are_filled_in_by_the_function(x):
+    calls = []
+
+    @autojit.jit
+    def f(x, items=None, n=4):
+        calls.append((items, n))
+        return x + n
+
+    np.testing.assert_array_equal(f(x), x + 4)
+    np.testing.assert_array_equal(f(x, n=5), x + 5)
+    assert calls == [(None, 4), (None, 5)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 40, 300])
+def test_any_number_of_arguments(count):
+    arrays = [jnp.full((), i) for i in range(count)]
+    names = [f"name{i}" for i in range(count)]
+    f = autojit.jit(lambda *args, **kwargs: (list(args), kwargs))
+    for _ in range(2):
+        args, kwargs = f(*arrays, **dict(zip(names, arrays, strict=True)))
+        assert same_graph(args, arrays, equal_leaves)
+        assert list(kwargs) == names
+        assert same_graph(list(kwargs.values()), arrays, equal_leaves)
+
+
+def test_keywords_that_are_no_identifiers(x):
+    f = autojit.jit(lambda **kwargs: kwargs)
+    for _ in range(2):
+        assert list(f(**{"a b": x, "": 1, "self": 2, "fun": 3})) == [
+            "a b",
+            "",
+            "self",
+            "fun",
+        ]
+
+
+# A callable object is a part of the call tree.
+
+
+def test_arrays_of_a_wrapped_bound_method_are_leaves(x):
+    obj = Matmul(jnp.eye(3))
+    f = autojit.jit(obj.method)
+    np.testing.assert_array_equal(f(x), x)
+    obj.matrix = jnp.eye(3) * 2
+    np.testing.assert_array_equal(f(x), x * 2)
+    assert f.cache_info().traces == 1
+
+
+def test_statics_of_a_wrapped_callable_select_the_specialization(x):
+    obj = Matmul(jnp.eye(3) * 2, power=1)
+    f = autojit.jit(obj)
+    np.testing.assert_array_equal(f(x), x * 2)
+    obj.power = 3
+    np.testing.assert_array_equal(f(x), x * 8)
+    obj.power = 1
+    obj.matrix = jnp.eye(3) * 3
+    np.testing.assert_array_equal(f(x), x * 3)
+    assert f.cache_info().traces == 2
+
+
+def test_arrays_of_a_wrapped_partial_are_leaves(x):
+    box = [x]
+    f = autojit.jit(functools.partial(lambda box, y: box[0] + y, box))
+    np.testing.assert_array_equal(f(x), x + x)
+    box[0] = x + 1
+    np.testing.assert_array_equal(f(x), x + x + 1)
+    assert f.cache_info().traces == 1
+    box.append("static")
+    f(x)
+    assert f.cache_info().traces == 2
+
+
+def test_a_wrapped_callable_that_is_also_an_argument_is_one_object(x):
+    class Model:
+        def __init__(self, w):
+            self.w = w
+
+        def __call__(self, other, x):
+            return self.w * x, self is other
+
+    model = Model(x)
+    f = autojit.jit(model)
+    assert f(model, x)[1] is True
+    assert f(Model(x), x)[1] is False
+
+
+def test_a_wrapped_callable_is_not_changed_by_the_call(x):
+    class Counter:
+        count = 0
+
+        def __call__(self, x):
+            self.count += 1
+            return x + self.count
+
+    counter = Counter()
+    f = autojit.jit(counter)
+    np.testing.assert_array_equal(f(x), x + 1)
+    np.testing.assert_array_equal(f(x), x + 1)
+    assert counter.count == 0
+
+
+def test_wrapping_a_class_makes_instances(x):
+    class Made:
+        def __init__(self, x, n):
+            self.x = x * n
+
+    result = autojit.jit(Made)(x, 2)
+    assert type(result) is Made
+    np.testing.assert_array_equal(result.x, x * 2)
+
+
+def test_wrapping_a_dispatcher(x):
+    inner = autojit.jit(double)
+    outer = autojit.jit(inner)
+    assert outer is not inner
+    np.testing.assert_array_equal(outer(x), x * 2)

@@ -1,0 +1,1183 @@
+"""What goes wrong: the exceptions, and that nothing wrong is remembered after them."""
+
+import functools
+import gc
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from graphs import equal_leaves, identical_leaves, same_graph
+from kinds import (
+    Data,
+    HostileError,
+    Opaque,
+    OpaqueUnhashable,
+    Plain,
+    Slots,
+    double,
+    nested_instances,
+    nested_list,
+)
+
+import autojit
+
+DEEP = 100_000
+
+
+def counted():
+    """Return a dispatcher that returns what it gets, and the list of its traces."""
+    traces = []
+
+    @autojit.jit
+    def f(x, *objects):
+        traces.append(objects)
+        return x + 1, list(objects)
+
+    return f, traces
+
+
+def attempt(call, *args):
+    """Return the result of a call and None, or None and the clear error it raised."""
+    try:
+        return call(*args), None
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        return None, error
+
+
+def assert_works(f, x):
+    """Check that a dispatcher of `counted` serves calls, old and new, as it should."""
+    for obj in ([1, {"a": x}], Plain(a=x, b=[x])):
+        before = f.cache_info()
+        for y in (x, x + 1):
+            result, (back,) = f(y, obj)
+            np.testing.assert_array_equal(result, y + 1)
+            assert same_graph(back, obj, equal_leaves)
+        after = f.cache_info()
+        assert after.hits + after.misses == before.hits + before.misses + 2
+        assert after.currsize <= before.currsize + 1
+
+
+# Wrong use of `jit`.
+
+
+@pytest.mark.parametrize("fun", [3, "text", [double], object()], ids=repr)
+@pytest.mark.parametrize("wrap", [autojit.jit, autojit.jax_autojit, autojit.jit()])
+def test_what_cannot_be_called_cannot_be_wrapped(fun, wrap):
+    with pytest.raises(TypeError, match=rf"callable|function|{type(fun).__name__}"):
+        wrap(fun)
+
+
+@pytest.mark.parametrize(
+    "option", ["static_argnums", "static_argnames", "max_size", "spam"]
+)
+def test_an_unknown_option_is_a_type_error_that_names_it(option):
+    with pytest.raises(TypeError, match=option):
+        autojit.jit(double, **{option: 1})
+    with pytest.raises(TypeError, match=option):
+        autojit.jit(**{option: 1})
+
+
+def test_options_by_position_are_refused():
+    with pytest.raises(TypeError):
+        autojit.jit(double, True)
+
+
+def test_a_dispatcher_cannot_be_made_without_jit():
+    try:
+        made = autojit.Dispatcher()
+    except TypeError:
+        return
+    with pytest.raises(TypeError):
+        made()
+
+
+# Wrong arguments of the function.
+
+
+def test_a_missing_argument_is_the_type_error_of_the_function(x):
+    f = autojit.jit(double)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
+        f()
+    assert f.cache_info().currsize == 0
+    np.testing.assert_array_equal(f(x), x * 2)
+
+
+def test_too_many_arguments_are_the_type_error_of_the_function(x):
+    f = autojit.jit(double)
+    f(x)
+    with pytest.raises(TypeError, match="takes 1 positional argument"):
+        f(x, x)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'y'"):
+        f(x, y=x)
+    with pytest.raises(TypeError, match="multiple values for argument 'x'"):
+        f(x, x=x)
+    assert f.cache_info().currsize == 1
+    np.testing.assert_array_equal(f(x), x * 2)
+
+
+def test_a_positional_only_argument_by_keyword_is_refused(x):
+    @autojit.jit
+    def f(x, /):
+        return x
+
+    with pytest.raises(TypeError, match="positional-only"):
+        f(x=x)
+    assert f.cache_info().currsize == 0
+
+
+# Exceptions of the function.
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("mine"),
+        HostileError("mine", [1]),
+        KeyboardInterrupt("mine"),
+        SystemExit(3),
+        MemoryError("mine"),
+        RecursionError("mine"),
+        StopIteration(4),
+        TypeError("mine"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_exception_of_the_function_propagates_as_itself(x, error):
+    @autojit.jit
+    def f(x, fail):
+        if fail:
+            raise error
+        return x + 1
+
+    for _ in range(2):
+        with pytest.raises(type(error)) as caught:
+            f(x, True)
+        assert caught.value is error
+        assert f.cache_info().currsize == 0
+        assert f.cache_info().hits == 0
+    np.testing.assert_array_equal(f(x, False), x + 1)
+    with pytest.raises(type(error)):
+        f(x, True)
+    np.testing.assert_array_equal(f(x, False), x + 1)
+    assert f.cache_info().currsize == 1
+    assert f.cache_info().hits == 1
+
+
+def test_an_exception_keeps_its_cause_and_notes(x):
+    cause = KeyError("cause")
+
+    @autojit.jit
+    def f(x):
+        error = ValueError("mine")
+        error.add_note("a note")
+        raise error from cause
+
+    with pytest.raises(ValueError, match="mine") as caught:
+        f(x)
+    assert caught.value.__cause__ is cause
+    assert "a note" in caught.value.__notes__
+
+
+def test_a_failed_trace_is_tried_again(x):
+    outcomes = [ValueError("first"), None]
+
+    @autojit.jit
+    def f(x):
+        outcome = outcomes.pop(0)
+        if outcome is not None:
+            raise outcome
+        return x + 1
+
+    with pytest.raises(ValueError, match="first"):
+        f(x)
+    np.testing.assert_array_equal(f(x), x + 1)
+    np.testing.assert_array_equal(f(x), x + 1)
+    assert outcomes == []
+
+
+def test_a_failed_trace_for_a_new_shape_keeps_the_specialization(x):
+    @autojit.jit
+    def f(x):
+        if x.shape == (4,):
+            raise ValueError("four")
+        return x + 1
+
+    f(x)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="four"):
+            f(jnp.ones(4))
+    np.testing.assert_array_equal(f(x), x + 1)
+    np.testing.assert_array_equal(f(jnp.ones(5)), jnp.full(5, 2.0))
+    assert f.cache_info().currsize == 1
+
+
+def test_an_exception_in_a_generator_propagates(x):
+    @autojit.jit
+    def f(x, fail):
+        yield x
+        if fail:
+            raise HostileError("in the generator")
+
+    with pytest.raises(HostileError, match="in the generator"):
+        f(x, True)
+    assert f.cache_info().currsize == 0
+    assert len(list(f(x, False))) == 1
+
+
+def test_an_exception_in_a_nested_dispatcher_leaves_both_clean(x):
+    @autojit.jit
+    def inner(x, fail):
+        if fail:
+            raise HostileError("inner")
+        return x
+
+    @autojit.jit
+    def outer(x, fail):
+        return inner(x, fail)
+
+    with pytest.raises(HostileError, match="inner"):
+        outer(x, True)
+    assert inner.cache_info().currsize == 0
+    assert outer.cache_info().currsize == 0
+    np.testing.assert_array_equal(outer(x, False), x)
+
+
+def test_an_error_of_jax_is_that_of_jax(x):
+    def f(x):
+        return x if x.sum() > 0 else -x
+
+    with pytest.raises(jax.errors.TracerBoolConversionError):
+        autojit.jit(f)(x)
+    with pytest.raises(TypeError, match="incompatible shapes"):
+        autojit.jit(lambda x: x + jnp.ones(7))(x)
+
+
+def test_an_exception_holds_no_arguments_after_it_is_gone(x):
+    import weakref
+
+    @autojit.jit
+    def f(x, obj):
+        raise HostileError
+
+    obj = Opaque()
+    ref = weakref.ref(obj)
+    with pytest.raises(HostileError):
+        f(x, obj)
+    del obj
+    gc.collect()
+    assert ref() is None
+
+
+# Objects that cannot be made again.
+
+
+class Unrebuildable:
+    """Its reduction can be taken, but it cannot be carried out."""
+
+    def __reduce__(self):
+        return _raise, ("cannot be built",)
+
+
+def _raise(message):
+    raise HostileError(message)
+
+
+class WrongArguments:
+    """Its reduction has too many arguments."""
+
+    def __init__(self, only):
+        pass
+
+    def __reduce__(self):
+        return WrongArguments, (1, 2, 3)
+
+
+class RefusesState:
+    def __init__(self):
+        self.a = 1
+
+    def __setstate__(self, state):
+        raise HostileError("no state, please")
+
+
+class RefusesItems(list):
+    def append(self, item):
+        raise HostileError("no items, please")
+
+    extend = append
+
+    def __reduce_ex__(self, protocol):
+        return RefusesItems, (), None, iter([1, 2])
+
+
+UNREBUILDABLE = [Unrebuildable, lambda: WrongArguments(1), RefusesState, RefusesItems]
+
+
+@pytest.mark.parametrize(
+    "make", UNREBUILDABLE, ids=["raises", "arguments", "state", "items"]
+)
+@pytest.mark.parametrize(
+    ("call", "path"),
+    [
+        (lambda f, x, obj: f(obj), r"args\[0\]"),
+        (lambda f, x, obj: f(x, [1, obj]), r"args\[1\]\[1\]"),
+        (lambda f, x, obj: f(x, {"key": (obj,)}), r"args\[1\]\['key'\]\[0\]"),
+        (
+            lambda f, x, obj: f(x, Plain(a=Slots(0, obj))),
+            r"args\[1\]\.a\.b",
+        ),
+    ],
+    ids=["argument", "item", "dict", "attribute"],
+)
+def test_an_object_that_cannot_be_rebuilt_is_named_with_its_path(x, make, call, path):
+    f, traces = counted()
+    name = type(make()).__name__
+    for _ in range(2):
+        with pytest.raises(TypeError, match=path) as caught:
+            call(f, x, make())
+        assert name in str(caught.value)
+    assert traces == []
+    assert f.cache_info().currsize == 0
+    assert_works(f, x)
+
+
+def test_the_reason_why_an_object_cannot_be_rebuilt_is_the_cause(x):
+    with pytest.raises(TypeError) as caught:
+        autojit.jit(lambda obj: None)(Unrebuildable())
+    assert isinstance(caught.value.__cause__, HostileError)
+
+
+def test_a_result_that_cannot_be_rebuilt_is_a_type_error(x):
+    @autojit.jit
+    def f(x, fail):
+        return [x, {"k": Unrebuildable() if fail else 1}]
+
+    for _ in range(2):
+        with pytest.raises(TypeError, match="Unrebuildable"):
+            f(x, True)
+    assert f(x, False)[1] == {"k": 1}
+
+
+def test_unflatten_of_what_cannot_be_rebuilt_is_a_type_error(x):
+    leaves, skeleton = autojit.flatten([x, Unrebuildable()])
+    with pytest.raises(TypeError, match="Unrebuildable"):
+        skeleton.unflatten(leaves)
+
+
+class BadReduction:
+    """Returns from ``__reduce_ex__`` what is no reduction."""
+
+    def __init__(self, reduction):
+        self.reduction = reduction
+
+    def __reduce_ex__(self, protocol):
+        return self.reduction
+
+
+@pytest.mark.parametrize(
+    "reduction",
+    [
+        None,
+        3,
+        (),
+        (list,),
+        (list, 5),
+        (3, ()),
+        (list, (), None, 5),
+        (list, (), None, None, 5),
+        (list, (), None, None, None, None, None, None),
+        "no_such_name_anywhere",
+        [list, ()],
+    ],
+    ids=repr,
+)
+def test_a_malformed_reduction_is_refused_or_opaque(x, reduction):
+    f, _ = counted()
+    obj = BadReduction(reduction)
+    result, error = attempt(f, x, obj)
+    if error is None:
+        assert result[1][0] is obj
+    else:
+        assert "BadReduction" in str(error)
+        assert f.cache_info().currsize == 0
+    assert_works(f, x)
+
+
+# Depth.
+
+
+class EndlessReduction:
+    """Each reduction gives one more of its kind."""
+
+    def __reduce__(self):
+        return EndlessReduction, (EndlessReduction(),)
+
+
+class EndlessState:
+    def __getstate__(self):
+        return {"next": EndlessState()}
+
+
+class Hopeless:
+    """Its ``__reduce_ex__`` calls itself."""
+
+    def __reduce_ex__(self, protocol):
+        return self.__reduce_ex__(protocol)
+
+
+@pytest.mark.parametrize("cls", [EndlessReduction, EndlessState])
+def test_an_endless_reduction_is_a_recursion_error_with_its_path(x, cls):
+    f, traces = counted()
+    for _ in range(2):
+        with pytest.raises(RecursionError, match=r"args\[1\]"):
+            f(x, cls())
+    assert traces == []
+    assert f.cache_info().currsize == 0
+    assert_works(f, x)
+    with pytest.raises(RecursionError):
+        autojit.flatten([cls()])
+
+
+def test_a_reduction_that_calls_itself_is_a_recursion_error_with_its_path(x):
+    f, traces = counted()
+    for _ in range(2):
+        with pytest.raises(RecursionError, match=r"args\[1\]\['k'\]"):
+            f(x, {"k": Hopeless()})
+    assert traces == []
+    assert f.cache_info().currsize == 0
+    assert_works(f, x)
+
+
+def nested_tuple(depth):
+    tree = ()
+    for _ in range(depth):
+        tree = (tree,)
+    return tree
+
+
+def nested_dict(depth):
+    tree = {}
+    for _ in range(depth):
+        tree = {"k": tree}
+    return tree
+
+
+def nested_partial(depth):
+    tree = double
+    for _ in range(depth):
+        tree = functools.partial(Plain, tree)
+    return tree
+
+
+DEEP_TREES = {
+    "list": nested_list,
+    "tuple": nested_tuple,
+    "dict": nested_dict,
+    "instances": nested_instances,
+    "partial": nested_partial,
+}
+
+
+@pytest.mark.parametrize("make", DEEP_TREES.values(), ids=DEEP_TREES)
+def test_a_tree_that_is_too_deep_is_a_recursion_error(x, make):
+    f, traces = counted()
+    tree = make(DEEP)
+    for _ in range(2):
+        with pytest.raises(RecursionError, match=r"args\[1\]"):
+            f(x, tree)
+    assert traces == []
+    assert f.cache_info().currsize == 0
+    assert_works(f, x)
+
+
+@pytest.mark.parametrize("make", DEEP_TREES.values(), ids=DEEP_TREES)
+def test_flatten_of_a_tree_that_is_too_deep_is_a_recursion_error(make):
+    with pytest.raises(RecursionError):
+        autojit.flatten(make(DEEP))
+    assert autojit.flatten([1])[0] == []
+
+
+def test_the_message_about_depth_shows_the_beginning_of_the_path(x):
+    f, _ = counted()
+    with pytest.raises(RecursionError) as caught:
+        f(nested_list(DEEP))
+    message = str(caught.value)
+    assert "args[0][0][0]" in message
+    assert len(message) < 2000
+
+
+def test_a_result_that_is_too_deep_is_a_recursion_error(x):
+    @autojit.jit
+    def f(x, depth):
+        return x, nested_list(depth)
+
+    for _ in range(2):
+        with pytest.raises(RecursionError):
+            f(x, DEEP)
+    assert f.cache_info().currsize == 0
+    assert f(x, 2)[1] == [[]]
+
+
+def test_a_wide_tree_is_not_too_deep(x):
+    f = autojit.jit(lambda tree: (tree[-1] + 1, len(tree)))
+    tree = [[i] for i in range(20_000)] + [x]
+    for _ in range(2):
+        result, length = f(tree)
+        np.testing.assert_array_equal(result, x + 1)
+        assert length == 20_001
+
+
+@pytest.mark.parametrize("make", DEEP_TREES.values(), ids=DEEP_TREES)
+def test_an_ordinary_depth_is_not_too_deep(x, make):
+    f, traces = counted()
+    for _ in range(2):
+        _, (back,) = f(x, make(100))
+        assert same_graph(back, make(100))
+    assert len(traces) == 1
+
+
+def test_a_long_chain_of_shared_references_is_not_too_deep():
+    tree = []
+    nodes = [tree]
+    for _ in range(5_000):
+        tree.append([nodes[-1]])
+        nodes.append(tree[-1])
+    leaves, skeleton = autojit.flatten(tree)
+    assert len(skeleton.unflatten(leaves)) == 5_000
+
+
+def test_the_depth_of_the_caller_does_not_crash_a_call(x):
+    f, _ = counted()
+    for _ in range(3):
+        f(x, [1])
+        f(x, nested_list(50))
+
+    def dive(n):
+        try:
+            f(x, nested_list(50))
+            f(x, [1])
+            if n == 0:
+                return 0
+            return 1 + dive(n - 1)
+        except RecursionError:
+            return 1
+
+    old = sys.getrecursionlimit()
+    sys.setrecursionlimit(400)
+    try:
+        assert dive(10_000) > 1
+    finally:
+        sys.setrecursionlimit(old)
+    assert_works(f, x)
+
+
+IN_A_SMALL_THREAD = """
+import threading, autojit
+
+def flatten():
+    tree = []
+    for _ in range(100_000):
+        tree = [tree]
+    try:
+        autojit.flatten(tree)
+    except RecursionError:
+        outcome.append("RecursionError")
+
+outcome = []
+threading.stack_size(1024 * 1024)
+thread = threading.Thread(target=flatten)
+thread.start()
+thread.join()
+print(outcome)
+"""
+
+
+def test_a_deep_tree_in_a_thread_with_a_small_stack():
+    """In a process of its own: 1 MB is what some systems give a thread, and where
+    pickle raises too. An overflow of the stack would end the process."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_SMALL_THREAD],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "['RecursionError']"
+
+
+# Hostile methods.
+
+
+class HostileEq(Opaque):
+    def __eq__(self, other):
+        raise HostileError("eq")
+
+    __hash__ = object.__hash__
+
+
+class HostileHash(Opaque):
+    def __eq__(self, other):
+        return True
+
+    def __hash__(self):
+        raise HostileError("hash")
+
+
+class HostileReduce:
+    def __init__(self):
+        self.a = 1
+
+    def __reduce_ex__(self, protocol):
+        raise HostileError("reduce_ex")
+
+
+class HostileGetattribute:
+    def __getattribute__(self, name):
+        raise HostileError(f"getattribute {name}")
+
+
+class HostileGetattr:
+    """Only what it lacks is answered with an exception."""
+
+    def __getattr__(self, name):
+        raise HostileError(f"getattr {name}")
+
+
+class HostileClass:
+    @property
+    def __class__(self):
+        raise HostileError("class")
+
+    def __reduce_ex__(self, protocol):
+        raise HostileError("reduce_ex")
+
+
+class HostileBool(Opaque):
+    """Its ``==`` answers with an object that is neither true nor false."""
+
+    def __eq__(self, other):
+        return np.array([True, False])
+
+    __hash__ = object.__hash__
+
+
+class HashIsNoInt(Opaque):
+    def __hash__(self):
+        return "no int"
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        HostileEq,
+        HostileHash,
+        HostileReduce,
+        HostileGetattribute,
+        HostileClass,
+        HostileBool,
+        HashIsNoInt,
+        OpaqueUnhashable,
+    ],
+)
+def test_a_hostile_object_is_opaque_and_compared_by_identity(x, cls):
+    f, traces = counted()
+    one, two = cls(), cls()
+    for _ in range(2):
+        for obj in (one, two):
+            _, (back, nested) = f(x, obj, {"k": [obj]})
+            assert back is obj
+            assert nested["k"][0] is obj
+    assert len(traces) == 2
+    assert f.cache_info()[:4] == (2, 2, 2, 2)
+    assert_works(f, x)
+
+
+def test_an_ordinary_object_with_a_hostile_comparison_is_compared_by_state(x):
+    class Ordinary:
+        def __init__(self, a):
+            self.a = a
+
+        def __eq__(self, other):
+            raise HostileError("eq")
+
+        def __hash__(self):
+            raise HostileError("hash")
+
+        def __bool__(self):
+            raise HostileError("bool")
+
+        def __len__(self):
+            raise HostileError("len")
+
+        def __repr__(self):
+            raise HostileError("repr")
+
+    f, traces = counted()
+    for a in (1, 1, 2):
+        f(x, Ordinary(a))
+    assert len(traces) == 2
+
+
+def test_an_object_with_a_hostile_getattr_goes_through(x):
+    f, traces = counted()
+    obj = HostileGetattr()
+    for _ in range(2):
+        assert type(f(x, obj)[1][0]) is HostileGetattr
+    assert len(traces) == 1
+    assert_works(f, x)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
+@pytest.mark.parametrize(
+    "method", ["__reduce_ex__", "__getattribute__", "__hash__", "__eq__"]
+)
+def test_an_interrupt_in_a_hostile_method_propagates(x, error, method):
+    """If the walk calls the method at all, what it raises reaches the caller."""
+    armed = [False]
+    raised = []
+
+    def interrupt(self, *args):
+        if armed[0]:
+            raised.append(1)
+            raise error("from the method")
+        if method == "__getattribute__":
+            return object.__getattribute__(self, *args)
+        if method == "__hash__":
+            return 1
+        return False
+
+    namespace = {method: interrupt}
+    if method == "__eq__":
+        namespace["__hash__"] = lambda self: 1
+    bases = (Opaque,) if method in ("__eq__", "__hash__") else (object,)
+    cls = type("Interrupting", bases, namespace)
+    f, _ = counted()
+    assert_works(f, x)
+    size = f.cache_info().currsize
+    one, two = cls(), cls()
+    if method == "__eq__":
+        f(x, one)
+        size += 1
+    armed[0] = True
+    try:
+        f(x, two)
+    except error:
+        assert raised
+    else:
+        assert not raised
+        size += 1
+    armed[0] = False
+    assert f.cache_info().currsize == size
+    assert_works(f, x)
+
+
+def test_a_keyboard_interrupt_in_reduce_ex_propagates(x):
+    class Interrupting:
+        def __reduce_ex__(self, protocol):
+            raise KeyboardInterrupt
+
+    f, traces = counted()
+    for tree in (Interrupting(), [Interrupting()], {"k": (1, Interrupting())}):
+        with pytest.raises(KeyboardInterrupt):
+            f(x, tree)
+        with pytest.raises(KeyboardInterrupt):
+            autojit.flatten(tree)
+    assert traces == []
+    assert f.cache_info().currsize == 0
+    assert_works(f, x)
+
+
+def test_a_keyboard_interrupt_in_setstate_propagates(x):
+    class Interrupting:
+        def __init__(self):
+            self.a = 1
+
+        def __setstate__(self, state):
+            raise KeyboardInterrupt
+
+    f, _ = counted()
+    with pytest.raises(KeyboardInterrupt):
+        f(x, Interrupting())
+    assert f.cache_info().currsize == 0
+    assert_works(f, x)
+
+
+def test_a_metaclass_with_a_hostile_instancecheck_is_never_asked(x):
+    class Meta(type):
+        def __instancecheck__(cls, obj):
+            raise HostileError("instancecheck")
+
+        def __getattribute__(cls, name):
+            if name == "__mro__":
+                raise HostileError("mro")
+            return super().__getattribute__(name)
+
+    class Odd(metaclass=Meta):
+        def __init__(self, a):
+            self.a = a
+
+    f, _ = counted()
+    _, (back,) = f(x, Odd(x))
+    assert type(back) is Odd
+    assert_works(f, x)
+
+
+# Objects that change what is being walked.
+
+
+class Changes:
+    """Calls a function when it is reduced."""
+
+    def __init__(self, change):
+        self.change = change
+
+    def __reduce_ex__(self, protocol):
+        self.change()
+        return Made, ()
+
+
+class Made:
+    """What a `Changes` is rebuilt as."""
+
+
+def clear_list(x):
+    items = [x, [1], x]
+    items.insert(1, Changes(items.clear))
+    return items
+
+
+def clear_list_of_many(x):
+    items = [[i] for i in range(1000)]
+    items[500] = Changes(items.clear)
+    return items
+
+
+def grow_list(x):
+    items = [x]
+    items.append(Changes(lambda: items.extend([x] * 100)))
+    return items
+
+
+def pop_list(x):
+    items = [Changes(lambda: items.pop()), "popped" * 3]
+    return items
+
+
+def replace_in_list(x):
+    items = [None, [1, 2], x]
+    items[0] = Changes(lambda: items.__setitem__(slice(None), [1.5]))
+    return items
+
+
+def clear_dict(x):
+    d = {"a": x}
+    d["b"] = Changes(d.clear)
+    d["c"] = [x]
+    return d
+
+
+def grow_dict(x):
+    d = {"a": x}
+    d["b"] = Changes(lambda: d.update({str(i): i for i in range(100)}))
+    d["c"] = [x]
+    return d
+
+
+def replace_in_dict(x):
+    d = {"a": [1]}
+    d["b"] = Changes(lambda: d.update(c=x))
+    d["c"] = ["gone" * 2]
+    return d
+
+
+def delete_in_dict(x):
+    d = {"b": Changes(lambda: d.pop("c")), "c": ["gone" * 2]}
+    return d
+
+
+def clear_set(x):
+    s = {1, 2}
+    s.add(Changes(s.clear))
+    return s
+
+
+def grow_set(x):
+    s = {1, 2}
+    s.add(Changes(lambda: s.update(range(100))))
+    return s
+
+
+def clear_instance(x):
+    p = Plain(a=x)
+    p.b = Changes(lambda: p.__dict__.clear())
+    p.c = [x]
+    return p
+
+
+def grow_instance(x):
+    p = Plain(a=x)
+    p.b = Changes(lambda: p.__dict__.update({f"a{i}": i for i in range(100)}))
+    return p
+
+
+def replace_dict_of_instance(x):
+    p = Plain(a=x)
+    p.b = Changes(lambda: setattr(p, "__dict__", {"new": 1}))
+    p.c = ["gone" * 2]
+    return p
+
+
+def change_class(x):
+    p = Plain(a=x)
+    p.b = Changes(lambda: setattr(p, "__class__", Made))
+    p.c = x
+    return p
+
+
+def delete_slot(x):
+    s = Slots(Changes(lambda: delattr(s, "b")), ["gone" * 2])
+    return s
+
+
+def change_dataclass(x):
+    d = Data(Changes(lambda: setattr(d, "b", 1)), ["gone" * 2])
+    return d
+
+
+def change_object_array(x):
+    array = np.empty(3, dtype=object)
+    array[:] = [None, ["gone" * 2], x]
+    array[0] = Changes(lambda: array.fill(None))
+    return array
+
+
+def change_partial(x):
+    p = functools.partial(double, None, ["gone" * 2], k=1)
+    change = Changes(lambda: p.__setstate__((double, (), {}, {})))
+    p.__setstate__((double, (change, ["gone" * 2]), {"k": [1]}, {}))
+    return p
+
+
+def clear_outer(x):
+    outer = [x]
+    outer.append({"k": [Changes(outer.clear), [1]]})
+    outer.append(["gone" * 2])
+    return outer
+
+
+def grow_bytearray(x):
+    raw = bytearray(b"abc")
+    return [raw, Changes(lambda: raw.extend(bytes(1000))), raw]
+
+
+def collect_garbage(x):
+    def change():
+        cycle = []
+        cycle.append(cycle)
+        del cycle
+        gc.collect()
+
+    return [x, Changes(change), [x]]
+
+
+MUTATING = [
+    clear_list,
+    clear_list_of_many,
+    grow_list,
+    pop_list,
+    replace_in_list,
+    clear_dict,
+    grow_dict,
+    replace_in_dict,
+    delete_in_dict,
+    clear_set,
+    grow_set,
+    clear_instance,
+    grow_instance,
+    replace_dict_of_instance,
+    change_class,
+    delete_slot,
+    change_dataclass,
+    change_object_array,
+    change_partial,
+    clear_outer,
+    grow_bytearray,
+    collect_garbage,
+]
+
+
+@pytest.mark.parametrize("make", MUTATING)
+def test_a_tree_that_changes_while_it_is_walked_does_no_harm(x, make):
+    f, _ = counted()
+    assert_works(f, x)
+    for _ in range(3):
+        result, error = attempt(f, x, make(x))
+        if error is None:
+            np.testing.assert_array_equal(result[0], x + 1)
+            assert type(result[1][0]) in (*PLAIN_TYPES, Made)
+        else:
+            assert str(error)
+    assert_works(f, x)
+
+
+PLAIN_TYPES = (
+    list,
+    dict,
+    set,
+    Plain,
+    Slots,
+    Data,
+    np.ndarray,
+    functools.partial,
+)
+
+
+@pytest.mark.parametrize("make", MUTATING)
+def test_a_changing_tree_leaves_the_right_specializations(x, make):
+    """What was cached for a changing tree serves a quiet tree only if they agree."""
+    f, _ = counted()
+    _, error = attempt(f, x, make(x))
+    assert f.cache_info().currsize == (1 if error is None else 0)
+    # What each change leaves behind, and what there was before it.
+    quiet = [[], [x], {}, {"a": x}, set(), Plain(), Plain(a=x), Data(Made(), 1)]
+    for tree in quiet:
+        for y in (x, x + 1):
+            result, (back,) = f(y, tree)
+            np.testing.assert_array_equal(result, y + 1)
+            assert same_graph(back, tree, equal_leaves)
+
+
+@pytest.mark.parametrize("make", MUTATING)
+def test_flatten_of_a_changing_tree_does_no_harm(x, make):
+    result, error = attempt(autojit.flatten, make(x))
+    if error is None:
+        leaves, skeleton = result
+        one, two = skeleton.unflatten(leaves), skeleton.unflatten(leaves)
+        assert same_graph(one, two, identical_leaves)
+        assert type(one) in (*PLAIN_TYPES, Made)
+        assert repr(skeleton)
+        assert all(leaf is x for leaf in leaves)
+    else:
+        assert str(error)
+
+
+def test_a_tree_that_changes_when_a_hit_is_tried(x):
+    """The change comes after a good specialization was cached for the same tree."""
+    f, _ = counted()
+    armed = [False]
+
+    def change():
+        if armed[0]:
+            items.clear()
+
+    items = [x, Changes(change), ["text" * 2], x]
+    f(x, items)
+    f(x, items)
+    armed[0] = True
+    _, error = attempt(f, x, items)
+    assert error is None or str(error)
+    armed[0] = False
+    assert_works(f, x)
+
+
+def test_a_comparison_that_changes_the_tree(x):
+    armed = []
+
+    class Evil(Opaque):
+        def __eq__(self, other):
+            for container in armed:
+                container.clear()
+            return self is other
+
+        def __hash__(self):
+            return 5
+
+    f, _ = counted()
+    for _ in range(3):
+        items = [[1], Evil(), ["text" * 2], {"a": x}]
+        armed[:] = [items, items[3]]
+        _, error = attempt(f, x, items)
+        assert error is None or str(error)
+    armed.clear()
+    assert_works(f, x)
+
+
+def test_a_hash_that_changes_the_tree(x):
+    armed = []
+
+    class Evil(Opaque):
+        def __hash__(self):
+            for container in armed:
+                container.clear()
+            return 5
+
+    f, _ = counted()
+    for _ in range(3):
+        items = [[1], Evil(), ["text" * 2], {"a": x}]
+        armed[:] = [items]
+        _, error = attempt(f, x, items)
+        assert error is None or str(error)
+    armed.clear()
+    assert_works(f, x)
+
+
+def test_a_reduction_that_calls_the_dispatcher(x):
+    f, _ = counted()
+
+    class Calls:
+        def __reduce_ex__(self, protocol):
+            np.testing.assert_array_equal(f(x, [7])[0], x + 1)
+            return Made, ()
+
+    for _ in range(2):
+        result, (back,) = f(x, [Calls(), x])
+        np.testing.assert_array_equal(result, x + 1)
+        assert type(back[0]) is Made
+    assert_works(f, x)
+
+
+def test_a_reduction_that_clears_the_cache(x):
+    f, _ = counted()
+
+    class Clears:
+        def __reduce_ex__(self, protocol):
+            f.clear_cache()
+            return Made, ()
+
+    for _ in range(3):
+        f(x, [1, 2])
+        result, (back,) = f(x, [Clears(), x])
+        np.testing.assert_array_equal(result, x + 1)
+        assert type(back[0]) is Made
+    assert_works(f, x)
+
+
+def test_a_setstate_that_calls_the_dispatcher(x):
+    f = autojit.jit(lambda x, *objects: (x + 1, list(objects)))
+
+    class Calls:
+        def __init__(self, a):
+            self.a = a
+
+        def __setstate__(self, state):
+            f(x, ["inside"])
+            self.__dict__.update(state)
+
+    for _ in range(2):
+        _, (back,) = f(x, Calls(3))
+        assert back.a == 3
+
+
+def test_a_repr_with_a_changing_object_does_no_harm(x):
+    class Evil(Opaque):
+        def __repr__(self):
+            items.clear()
+            return "evil"
+
+    items = [1, Evil(), [2]]
+    _, skeleton = autojit.flatten(items)
+    assert "evil" in repr(skeleton) or "Evil" in repr(skeleton)
+    assert len(skeleton.unflatten([])) == 3

@@ -1,0 +1,757 @@
+"""Each kind of object: how it travels, and when two of a kind are the same static.
+
+Equality is observed in two ways: two objects have equal skeletons with equal hashes, or
+not; and calls with them share one trace of a function, or not.
+"""
+
+import array
+import collections
+import functools
+import math
+import os
+import time
+import types
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from graphs import equal_leaves, same_graph, walk_leaves
+from kinds import (
+    SINGLETON,
+    Access,
+    Color,
+    Config,
+    Data,
+    Frozen,
+    FrozenSlotData,
+    GetNewArgs,
+    GetState,
+    Level,
+    Matmul,
+    MyBytes,
+    MyDict,
+    MyFloat,
+    MyInt,
+    MyList,
+    MySet,
+    MyStr,
+    MyTuple,
+    Opaque,
+    OpaqueUnhashable,
+    OpaqueValue,
+    OtherOpaqueValue,
+    OtherPoint,
+    Plain,
+    Point,
+    PrivateSlots,
+    Reduced,
+    ReducedEx,
+    Registered,
+    SlotData,
+    Slots,
+    SlotsAndDict,
+    SomeSlots,
+    SubPlain,
+    SubSlots,
+    WeakSlots,
+    add,
+    double,
+    triple,
+)
+
+import autojit
+
+NAN = float("nan")
+
+
+def nan_with_payload():
+    return np.frombuffer(b"\x01\x00\x00\x00\x00\x00\xf8\x7f", np.float64)[0].item()
+
+
+def text(*parts):
+    """Return a string that no other string is."""
+    return "".join(parts)
+
+
+def reduced_ex(a, items=(), pairs=(), state=None):
+    obj = ReducedEx(a)
+    obj.extend(items)
+    obj.pairs.update(pairs)
+    obj.state = state
+    return obj
+
+
+def with_attributes(obj, **attributes):
+    for name, value in attributes.items():
+        setattr(obj, name, value)
+    return obj
+
+
+def some_slots(**attributes):
+    return with_attributes(SomeSlots(), **attributes)
+
+
+def object_array(*items):
+    result = np.empty(len(items), dtype=object)
+    for i, item in enumerate(items):
+        result[i] = item
+    return result
+
+
+# One object of each kind, made anew by each call. Those that may hold an array take it.
+KINDS = {
+    "None": lambda x: None,
+    "True": lambda x: True,
+    "False": lambda x: False,
+    "int": lambda x: 12345,
+    "big int": lambda x: -(3**100),
+    "float": lambda x: 1.5,
+    "minus zero": lambda x: -0.0,
+    "nan": lambda x: NAN,
+    "inf": lambda x: math.inf,
+    "complex": lambda x: complex(-0.0, 2.0),
+    "str": lambda x: text("ab", "cd"),
+    "str with surrogate": lambda x: "\udc80\0é😀",
+    "bytes": lambda x: bytes([1, 0, 2]),
+    "Ellipsis": lambda x: ...,
+    "NotImplemented": lambda x: NotImplemented,
+    "empty tuple": lambda x: (),
+    "tuple": lambda x: (x, 1, (2, x)),
+    "empty list": lambda x: [],
+    "list": lambda x: [x, 1, [2, x]],
+    "empty dict": lambda x: {},
+    "dict": lambda x: {"a": x, 1: "b", (2, "c"): [x], None: {}},
+    "dict with an instance as key": lambda x: {Plain(a=x): x},
+    "set": lambda x: {1, "a", (2, 3)},
+    "empty set": lambda x: set(),
+    "set with an instance": lambda x: {Plain(a=x), 3},
+    "frozenset": lambda x: frozenset({1, "a", frozenset({2})}),
+    "bytearray": lambda x: bytearray(b"abc"),
+    "array.array": lambda x: array.array("d", [1.0, 2.0]),
+    "range": lambda x: range(1, 10, 2),
+    "slice": lambda x: slice(1, None, 2),
+    "slice with an array": lambda x: slice(0, x, (1,)),
+    "namedtuple": lambda x: Point(x, [1]),
+    "struct sequence": lambda x: time.gmtime(0),
+    "long struct sequence": lambda x: os.stat_result(range(19)),
+    "Enum": lambda x: Color.BLUE,
+    "IntEnum": lambda x: Level.HIGH,
+    "Flag": lambda x: Access.READ | Access.WRITE,
+    "class": lambda x: Plain,
+    "builtin class": lambda x: int,
+    "local class": lambda x: LOCAL_CLASS,
+    "generic alias": lambda x: list[int],
+    "module": lambda x: math,
+    "jax.numpy": lambda x: jnp,
+    "function": lambda x: double,
+    "lambda": lambda x: LAMBDA,
+    "builtin function": lambda x: len,
+    "numpy ufunc": lambda x: np.add,
+    "jax function": lambda x: jnp.add,
+    "jitted function": lambda x: JITTED,
+    "dispatcher": lambda x: DISPATCHER,
+    "partial": lambda x: functools.partial(add, x),
+    "partial with keywords": lambda x: functools.partial(add, 1, y=[x]),
+    "partial with attributes": lambda x: with_attributes(
+        functools.partial(add), note=x
+    ),
+    "bound method": lambda x: Plain(factor=x, n=1).scaled,
+    "numpy scalar": lambda x: np.float32(1.5),
+    "numpy bool": lambda x: np.True_,
+    "numpy str": lambda x: np.str_("abc"),
+    "numpy datetime": lambda x: np.datetime64("2020-01-01"),
+    "ml_dtypes scalar": lambda x: ml_dtypes.bfloat16(1.5),
+    "dtype": lambda x: np.dtype("float32"),
+    "structured dtype": lambda x: np.dtype([("a", "i4"), ("b", "f8", (2,))]),
+    "ml_dtypes dtype": lambda x: np.dtype(ml_dtypes.bfloat16),
+    "numpy array": lambda x: np.arange(6.0).reshape(2, 3),
+    "empty numpy array": lambda x: np.zeros((0, 3), np.int8),
+    "0-d numpy array": lambda x: np.array(3),
+    "Fortran array": lambda x: np.asfortranarray(np.arange(6).reshape(2, 3)),
+    "strided array": lambda x: np.arange(10)[::2],
+    "string array": lambda x: np.array(["a", "bcd"]),
+    "structured array": lambda x: np.zeros(2, [("a", "i4"), ("b", "f8")]),
+    "ml_dtypes array": lambda x: np.ones(3, ml_dtypes.bfloat16),
+    "object array": lambda x: object_array(x, None, ["s"]),
+    "instance": lambda x: Plain(a=x, b=1, c=[x, "d"]),
+    "empty instance": lambda x: Plain(),
+    "slots": lambda x: Slots(x, "b"),
+    "inherited slots": lambda x: SubSlots(1, x, [x]),
+    "slots and dict": lambda x: SlotsAndDict(1, x, c=[x]),
+    "empty slots": lambda x: SomeSlots(),
+    "one empty slot": lambda x: some_slots(b=x),
+    "private slots": lambda x: PrivateSlots(x),
+    "weakref slot": lambda x: WeakSlots([x]),
+    "dataclass": lambda x: Data(x, 2),
+    "nested dataclass": lambda x: Config(layers=[x, x], options={"k": Data(x)}),
+    "frozen dataclass": lambda x: Frozen(x, 2),
+    "slotted dataclass": lambda x: SlotData(x, 2),
+    "frozen slotted dataclass": lambda x: FrozenSlotData(x, FrozenSlotData(1, x)),
+    "SimpleNamespace": lambda x: types.SimpleNamespace(a=x, b=1),
+    "callable instance": lambda x: Matmul(x, 2),
+    "exception": lambda x: ValueError("message", x),
+    "OrderedDict": lambda x: collections.OrderedDict(b=x, a=1),
+    "defaultdict": lambda x: collections.defaultdict(list, a=x),
+    "deque": lambda x: collections.deque([x, 1], maxlen=3),
+    "Counter": lambda x: collections.Counter("abba"),
+    "UserDict": lambda x: collections.UserDict(a=x),
+    "subclass of int": lambda x: MyInt(3),
+    "subclass of float": lambda x: MyFloat(3.5),
+    "subclass of str": lambda x: MyStr("abc"),
+    "subclass of bytes": lambda x: MyBytes(b"abc"),
+    "subclass of tuple": lambda x: MyTuple([x, 1]),
+    "subclass of list": lambda x: MyList([x, 1]),
+    "subclass of dict": lambda x: MyDict(a=x),
+    "subclass of set": lambda x: MySet([1, 2]),
+    "subclass of list with attributes": lambda x: with_attributes(
+        MyList([x]), note=[x]
+    ),
+    "__reduce__": lambda x: Reduced(x, [x]),
+    "__reduce_ex__": lambda x: reduced_ex(x, [x, 1], {"k": x}, [x]),
+    "__getstate__": lambda x: GetState(x, [1]),
+    "__getnewargs_ex__": lambda x: GetNewArgs([x], b=x),
+    "copyreg": lambda x: Registered([x]),
+    "__reduce__ to a name": lambda x: SINGLETON,
+    "opaque": lambda x: OPAQUE,
+    "opaque value": lambda x: OpaqueValue(1),
+}
+
+LOCAL_CLASS = (lambda: type("Local", (), {}))()
+LAMBDA = lambda x: x + 1  # noqa: E731
+JITTED = jax.jit(double)
+DISPATCHER = autojit.jit(double)
+OPAQUE = Opaque()
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def make(request):
+    return request.param
+
+
+def same(a, b, leaves):
+    """Compare two objects of one kind."""
+    if isinstance(a, OpaqueValue | types.GenericAlias | array.array):
+        return type(a) is type(b) and a == b
+    if isinstance(a, BaseException):
+        return type(a) is type(b) and same_graph(a.args, b.args, leaves)
+    if isinstance(a, np.ufunc) or a is JITTED or a is DISPATCHER:
+        return a is b
+    return same_graph(a, b, leaves)
+
+
+def test_object_survives_flatten_and_unflatten(x, make):
+    obj = make(x)
+    leaves, skeleton = autojit.flatten(obj)
+    assert same(skeleton.unflatten(leaves), obj, lambda a, b: a is b)
+
+
+def test_flatten_finds_the_arrays_of_an_object(x, make):
+    obj = make(x)
+    # What a reduction returns may hold more or less than the state of the object.
+    counts = {ValueError: 1, Reduced: 2, Registered: 1, GetState: 1, GetNewArgs: 3}
+    count = counts.get(type(obj), len(walk_leaves(obj)))
+    leaves, _ = autojit.flatten(obj)
+    assert len(leaves) == count
+    assert all(leaf is x for leaf in leaves)
+
+
+def test_object_travels_as_argument_keyword_nested_and_result(x, make):
+    traces = []
+
+    @autojit.jit
+    def f(x, obj, nested, *, keyword):
+        traces.append((obj, nested["k"][0].inner, keyword))
+        return obj, {"k": [nested], "keyword": keyword}
+
+    for i in range(2):
+        y = x + i
+        obj, rest = f(y, make(y), {"k": [Plain(inner=make(y))]}, keyword=make(y))
+        for result in (obj, rest["k"][0]["k"][0].inner, rest["keyword"]):
+            assert same(result, make(y), equal_leaves)
+
+    assert len(traces) == 1
+    for seen in traces[0]:
+        assert same(seen, make(x), lambda a, b: True)
+    assert f.cache_info()[:4] == (1, 1, 1, 1)
+
+
+def test_two_of_a_kind_made_alike_have_equal_skeletons(x, make):
+    _, one = autojit.flatten([make(x)])
+    _, two = autojit.flatten([make(x + 1)])
+    assert one == two
+    assert (one != two) is False
+    assert hash(one) == hash(two)
+
+
+# Pairs that are the same static: makers of one object and of another.
+EQUAL = {
+    "True": (lambda: True, lambda: 1 == 1),
+    "int": (lambda: 10**20, lambda: int("1" + "0" * 20)),
+    "float": (lambda: 0.5, lambda: float("0.5")),
+    "nan": (lambda: float("nan"), lambda: float("nan")),
+    "nan in complex": (lambda: complex(NAN, 0.0), lambda: complex(float("nan"), 0.0)),
+    "nan in list": (lambda: [float("nan")], lambda: [float("nan")]),
+    "nan as key": (lambda: {float("nan"): 1}, lambda: {float("nan"): 1}),
+    "nan in set": (lambda: {float("nan")}, lambda: {float("nan")}),
+    "nan in numpy array": (lambda: np.array([NAN]), lambda: np.array([float("nan")])),
+    "str": (lambda: text("some", " text"), lambda: text("some te", "xt")),
+    "str key": (lambda: {text("a", "b"): 1}, lambda: {text("", "ab"): 1}),
+    "attribute name": (
+        lambda: with_attributes(Plain(), **{text("na", "me"): 1}),
+        lambda: with_attributes(Plain(), name=1),
+    ),
+    "bytes": (lambda: b"ab", lambda: bytes([97, 98])),
+    "bytearray": (lambda: bytearray(b"ab"), lambda: bytearray([97, 98])),
+    "tuple": (lambda: (1, [2]), lambda: tuple(iter([1, [2]]))),
+    "list with spare room": (lambda: [1, 2], lambda: [i for i in range(3) if i]),
+    "dict with a deleted key": (
+        lambda: {"a": 1, "c": 3},
+        lambda: {k: v for k, v in zip("abc", (1, 2, 3), strict=True) if k != "b"},
+    ),
+    "set in another order": (lambda: {0, 8, "s"}, lambda: {8, "s", 0}),
+    "big set in another order": (
+        lambda: set(map(str, range(50))),
+        lambda: set(map(str, reversed(range(50)))),
+    ),
+    "set of tuples": (lambda: {(1, 2), (3, 4)}, lambda: {(3, 4), (1, 2)}),
+    "frozenset in another order": (
+        lambda: frozenset([0, 8, 16]),
+        lambda: frozenset([16, 8, 0]),
+    ),
+    "frozenset of frozensets": (
+        lambda: frozenset([frozenset([0, 8]), frozenset([1])]),
+        lambda: frozenset([frozenset([1]), frozenset([8, 0])]),
+    ),
+    "range": (lambda: range(0, 3, 1), lambda: range(3)),
+    "slice": (lambda: slice(None, 3), lambda: slice(3)),
+    "namedtuple": (lambda: Point(1, "a"), lambda: Point(a=1, b="a")),
+    "struct sequence": (lambda: time.gmtime(0), lambda: time.gmtime(0.0)),
+    "enum": (lambda: Color.RED, lambda: Color(1)),
+    "function": (lambda: double, lambda: double),
+    "partial": (lambda: functools.partial(add, 1), lambda: functools.partial(add, 1)),
+    "flattened partial": (
+        lambda: functools.partial(functools.partial(add, 1), 2),
+        lambda: functools.partial(add, 1, 2),
+    ),
+    "bound method": (lambda: Plain(n=1).scaled, lambda: Plain(n=1).scaled),
+    "numpy array": (lambda: np.arange(4), lambda: np.array([0, 1, 2, 3])),
+    "0-d numpy array": (lambda: np.array(1.0), lambda: np.ones(())),
+    "numpy scalar": (lambda: np.float32(2), lambda: np.arange(3, dtype="f4")[2]),
+    "numpy nan": (lambda: np.float64("nan"), lambda: np.float64(NAN)),
+    "dtype": (lambda: np.dtype("i4"), lambda: np.dtype(np.int32)),
+    "structured dtype": (
+        lambda: np.dtype([("a", "i4")]),
+        lambda: np.dtype({"names": ["a"], "formats": [np.int32]}),
+    ),
+    "object array": (lambda: object_array("a", [1]), lambda: object_array("a", [1])),
+    "instance": (lambda: Plain(a=1, b=[2]), lambda: Plain(a=1, b=[2])),
+    "instance with an attribute set again": (
+        lambda: Plain(a=1, b=2),
+        lambda: with_attributes(Plain(a=0, b=2), a=1),
+    ),
+    "slots": (lambda: Slots(1, 2), lambda: Slots(1, 2)),
+    "empty slot": (lambda: some_slots(a=1), lambda: some_slots(a=1)),
+    "slots and dict": (
+        lambda: SlotsAndDict(1, 2, c=3),
+        lambda: SlotsAndDict(1, 2, c=3),
+    ),
+    "dataclass": (lambda: Data(1, [2]), lambda: Data(b=[2], a=1)),
+    "frozen dataclass": (lambda: Frozen(1, 2), lambda: Frozen(1, 2)),
+    "__reduce__": (lambda: Reduced(1, [2]), lambda: Reduced(1, [2])),
+    "__reduce_ex__": (
+        lambda: reduced_ex(1, [2, 3], {"k": 4}, 5),
+        lambda: reduced_ex(1, [2, 3], {"k": 4}, 5),
+    ),
+    "__getstate__": (
+        lambda: GetState(1, 2),
+        lambda: with_attributes(GetState(1, 2), scratch="left out of the state"),
+    ),
+    "copyreg": (lambda: Registered(1), lambda: Registered(1)),
+    "opaque that compares by value": (lambda: OpaqueValue(1), lambda: OpaqueValue(1)),
+    "opaque": (lambda: OPAQUE, lambda: OPAQUE),
+    "opaque that cannot be hashed": (lambda: UNHASHABLE, lambda: UNHASHABLE),
+    "subclass": (lambda: MyList([1]), lambda: MyList([1])),
+    "OrderedDict": (
+        lambda: collections.OrderedDict(a=1),
+        lambda: collections.OrderedDict([("a", 1)]),
+    ),
+}
+UNHASHABLE = OpaqueUnhashable()
+
+# Pairs that are different statics, though Python may call them equal.
+DIFFERENT = {
+    "True and 1": (lambda: True, lambda: 1),
+    "False and 0": (lambda: False, lambda: 0),
+    "1 and 1.0": (lambda: 1, lambda: 1.0),
+    "True and 1.0": (lambda: True, lambda: 1.0),
+    "1.0 and 1+0j": (lambda: 1.0, lambda: 1 + 0j),
+    "None and False": (lambda: None, lambda: False),
+    "None and Ellipsis": (lambda: None, lambda: ...),
+    "0.0 and -0.0": (lambda: 0.0, lambda: -0.0),
+    "zeros of complex": (lambda: complex(0.0, 0.0), lambda: complex(0.0, -0.0)),
+    "zeros in a tuple": (lambda: (0.0,), lambda: (-0.0,)),
+    "zeros as keys": (lambda: {0.0: 1}, lambda: {-0.0: 1}),
+    "zeros in a set": (lambda: {0.0}, lambda: {-0.0}),
+    "zeros in a numpy array": (lambda: np.array([0.0]), lambda: np.array([-0.0])),
+    "numpy zeros": (lambda: np.float64(0.0), lambda: np.float64(-0.0)),
+    "nans with other bits": (lambda: NAN, nan_with_payload),
+    "ints": (lambda: 2**64, lambda: 2**64 + 1),
+    "close floats": (lambda: 1.0, lambda: math.nextafter(1.0, 2.0)),
+    "strings": (lambda: "ab", lambda: "ac"),
+    "str and bytes": (lambda: "ab", lambda: b"ab"),
+    "bytes and bytearray": (lambda: b"ab", lambda: bytearray(b"ab")),
+    "bytearrays": (lambda: bytearray(b"ab"), lambda: bytearray(b"ac")),
+    "tuple and list": (lambda: (1,), lambda: [1]),
+    "lengths": (lambda: [1, 1], lambda: [1]),
+    "nesting": (lambda: [[1], 2], lambda: [[1, 2]]),
+    "nesting of empties": (lambda: [[], [[]]], lambda: [[[]], []]),
+    "order of a list": (lambda: [1, 2], lambda: [2, 1]),
+    "order of a dict": (lambda: {"a": 1, "b": 2}, lambda: {"b": 2, "a": 1}),
+    "keys": (lambda: {"a": 1}, lambda: {"b": 1}),
+    "keys of other types": (lambda: {1: "a"}, lambda: {True: "a"}),
+    "int and float keys": (lambda: {1: "a"}, lambda: {1.0: "a"}),
+    "values": (lambda: {"a": 1}, lambda: {"a": True}),
+    "key and value": (lambda: {1: 2}, lambda: {2: 1}),
+    "dict and list of items": (lambda: {1: 2}, lambda: [1, 2]),
+    "dict and OrderedDict": (
+        lambda: {"a": 1},
+        lambda: collections.OrderedDict(a=1),
+    ),
+    "default factories": (
+        lambda: collections.defaultdict(list),
+        lambda: collections.defaultdict(dict),
+    ),
+    "maxlen": (
+        lambda: collections.deque([1], maxlen=2),
+        lambda: collections.deque([1], maxlen=3),
+    ),
+    "sets": (lambda: {1, 2}, lambda: {1, 3}),
+    "elements of other types": (lambda: {1}, lambda: {True}),
+    "subset": (lambda: {1, 2}, lambda: {1}),
+    "set and frozenset": (lambda: {1}, lambda: frozenset({1})),
+    "elements deep in a set": (lambda: {(1, 2.0)}, lambda: {(1, 2)}),
+    "ranges": (lambda: range(3), lambda: range(4)),
+    "slices": (lambda: slice(3), lambda: slice(4)),
+    "slice and range": (lambda: slice(0, 3, 1), lambda: range(3)),
+    "types in a slice": (lambda: slice(1), lambda: slice(True)),
+    "namedtuple and tuple": (lambda: Point(1, 2), lambda: (1, 2)),
+    "namedtuples of two classes": (lambda: Point(1, 2), lambda: OtherPoint(1, 2)),
+    "enum members": (lambda: Color.RED, lambda: Color.BLUE),
+    "IntEnum and int": (lambda: Level.LOW, lambda: 1),
+    "enum member and value": (lambda: Color.RED, lambda: 1),
+    "flags": (lambda: Access.READ, lambda: Access.READ | Access.WRITE),
+    "classes": (lambda: Plain, lambda: SubPlain),
+    "class and instance": (lambda: Plain, lambda: Plain()),
+    "modules": (lambda: math, lambda: os),
+    "functions": (lambda: double, lambda: triple),
+    "builtin functions": (lambda: len, lambda: repr),
+    "partials of two functions": (
+        lambda: functools.partial(double),
+        lambda: functools.partial(triple),
+    ),
+    "arguments of a partial": (
+        lambda: functools.partial(add, 1),
+        lambda: functools.partial(add, 1.0),
+    ),
+    "positional or keyword in a partial": (
+        lambda: functools.partial(add, 1),
+        lambda: functools.partial(add, x=1),
+    ),
+    "function and partial": (lambda: double, lambda: functools.partial(double)),
+    "methods of two instances": (lambda: Plain(n=1).scaled, lambda: Plain(n=2).scaled),
+    "methods of two classes": (lambda: Plain(n=1).scaled, lambda: SubPlain(n=1).scaled),
+    "numpy dtypes": (lambda: np.zeros(2, "f4"), lambda: np.zeros(2, "i4")),
+    "byte orders": (lambda: np.zeros(2, "<i4"), lambda: np.zeros(2, ">i4")),
+    "numpy shapes": (lambda: np.zeros((2, 3)), lambda: np.zeros((3, 2))),
+    "numpy ndim": (lambda: np.zeros(1), lambda: np.zeros((1, 1))),
+    "empty shapes": (lambda: np.zeros((0, 1)), lambda: np.zeros((0, 2))),
+    "numpy orders": (
+        lambda: np.zeros((2, 3), order="C"),
+        lambda: np.zeros((2, 3), order="F"),
+    ),
+    "numpy values": (lambda: np.array([1, 2]), lambda: np.array([1, 3])),
+    "numpy array and list": (lambda: np.array([1, 2]), lambda: [1, 2]),
+    "numpy array and scalar": (lambda: np.array(1.0), lambda: np.float64(1.0)),
+    "numpy scalar and float": (lambda: np.float64(1.0), lambda: 1.0),
+    "numpy scalars": (lambda: np.float32(1), lambda: np.float32(2)),
+    "types of numpy scalars": (lambda: np.float32(1), lambda: np.int32(1)),
+    "numpy bool and bool": (lambda: np.True_, lambda: True),
+    "dtypes": (lambda: np.dtype("f4"), lambda: np.dtype("f8")),
+    "byte orders of dtypes": (lambda: np.dtype("<f4"), lambda: np.dtype(">f4")),
+    "dtype and class": (lambda: np.dtype("f4"), lambda: np.float32),
+    "objects in arrays": (lambda: object_array(1), lambda: object_array(True)),
+    "lists in object arrays": (lambda: object_array([1]), lambda: object_array([2])),
+    "attribute values": (lambda: Plain(a=1), lambda: Plain(a=2)),
+    "attribute types": (lambda: Plain(a=1), lambda: Plain(a=True)),
+    "attribute names": (lambda: Plain(a=1), lambda: Plain(b=1)),
+    "more attributes": (lambda: Plain(a=1), lambda: Plain(a=1, b=None)),
+    "instance and dict": (lambda: Plain(a=1), lambda: {"a": 1}),
+    "base and subclass": (lambda: Plain(a=1), lambda: SubPlain(a=1)),
+    "slot values": (lambda: Slots(1, 2), lambda: Slots(2, 1)),
+    "empty and full slot": (lambda: some_slots(a=1), lambda: some_slots(a=1, b=None)),
+    "which slot is empty": (lambda: some_slots(a=1), lambda: some_slots(b=1)),
+    "slot or dict": (lambda: SlotsAndDict(1, 2), lambda: Slots(1, 2)),
+    "the dict beside slots": (
+        lambda: SlotsAndDict(1, 2, c=3),
+        lambda: SlotsAndDict(1, 2, c=4),
+    ),
+    "private slot": (lambda: PrivateSlots(1), lambda: PrivateSlots(2)),
+    "dataclasses of two classes": (lambda: Data(1, 2), lambda: Frozen(1, 2)),
+    "fields": (lambda: Data(1, 2), lambda: Data(1, 3)),
+    "fields of a frozen dataclass": (lambda: Frozen(1), lambda: Frozen(True)),
+    "fields of a slotted dataclass": (
+        lambda: FrozenSlotData(0.0),
+        lambda: FrozenSlotData(-0.0),
+    ),
+    "int and subclass": (lambda: 3, lambda: MyInt(3)),
+    "float and subclass": (lambda: 3.5, lambda: MyFloat(3.5)),
+    "str and subclass": (lambda: "abc", lambda: MyStr("abc")),
+    "bytes and subclass": (lambda: b"abc", lambda: MyBytes(b"abc")),
+    "tuple and subclass": (lambda: (1,), lambda: MyTuple((1,))),
+    "list and subclass": (lambda: [1], lambda: MyList([1])),
+    "dict and subclass": (lambda: {"a": 1}, lambda: MyDict(a=1)),
+    "set and subclass": (lambda: {1}, lambda: MySet({1})),
+    "attributes of a list": (
+        lambda: with_attributes(MyList([1]), note=1),
+        lambda: with_attributes(MyList([1]), note=2),
+    ),
+    "str subclass as key": (lambda: {"a": 1}, lambda: {MyStr("a"): 1}),
+    "reductions": (lambda: Reduced(1), lambda: Reduced(2)),
+    "items of a reduction": (lambda: reduced_ex(1, [1]), lambda: reduced_ex(1, [2])),
+    "pairs of a reduction": (
+        lambda: reduced_ex(1, pairs={"k": 1}),
+        lambda: reduced_ex(1, pairs={"k": 2}),
+    ),
+    "state of a reduction": (
+        lambda: reduced_ex(1, state=1),
+        lambda: reduced_ex(1, state=2),
+    ),
+    "item or pair": (
+        lambda: reduced_ex(1, [("k", 1)]),
+        lambda: reduced_ex(1, pairs=[("k", 1)]),
+    ),
+    "__getstate__": (lambda: GetState(1), lambda: GetState(1.0)),
+    "__getnewargs_ex__": (lambda: GetNewArgs(1, b=2), lambda: GetNewArgs(1, b=3)),
+    "copyreg": (lambda: Registered(1), lambda: Registered(2)),
+    "opaque objects": (lambda: Opaque(), lambda: Opaque()),
+    "opaque values": (lambda: OpaqueValue(1), lambda: OpaqueValue(2)),
+    "opaque values of two classes": (
+        lambda: OpaqueValue(1),
+        lambda: OtherOpaqueValue(1),
+    ),
+    "opaque objects that equal everything": (
+        lambda: OpaqueUnhashable(),
+        lambda: OpaqueUnhashable(),
+    ),
+    "array and None": (lambda: jnp.ones(2), lambda: None),
+    "array and numpy array": (lambda: jnp.ones(2), lambda: np.ones(2, np.float32)),
+    "array or scalar": (lambda: [jnp.ones(()), 1.0], lambda: [1.0, jnp.ones(())]),
+}
+
+# Where in the call tree an object may stand: both calls differ in that place alone.
+PLACES = {
+    "argument": lambda f, obj: f(obj),
+    "keyword": lambda f, obj: f(0, key=obj),
+    "item": lambda f, obj: f([1, (2, obj)]),
+    "dict value": lambda f, obj: f({"a": {"b": obj}}),
+    "attribute": lambda f, obj: f(Plain(a=1, b=Slots(0, obj))),
+    "partial": lambda f, obj: f(functools.partial(add, y=obj)),
+    "object array": lambda f, obj: f(object_array(1, obj)),
+    "reduction": lambda f, obj: f(Reduced(obj)),
+}
+
+
+@pytest.fixture(params=PLACES.values(), ids=PLACES)
+def place(request):
+    return request.param
+
+
+def skeleton_of(place, obj):
+    def flatten(*args, **kwargs):
+        return autojit.flatten((args, kwargs))[1]
+
+    return place(flatten, obj)
+
+
+@pytest.mark.parametrize(("one", "two"), EQUAL.values(), ids=EQUAL)
+def test_equal_statics_have_equal_skeletons(one, two, place):
+    first, second = skeleton_of(place, one()), skeleton_of(place, two())
+    assert first == second
+    assert (first != second) is False
+    assert hash(first) == hash(second)
+
+
+@pytest.mark.parametrize(("one", "two"), DIFFERENT.values(), ids=DIFFERENT)
+def test_different_statics_have_different_skeletons(one, two, place):
+    first, second = skeleton_of(place, one()), skeleton_of(place, two())
+    assert first != second
+    assert (first == second) is False
+    assert second != first
+
+
+def counted():
+    """Return a dispatcher, and the list to which each trace of it appends."""
+    traces = []
+
+    @autojit.jit
+    def f(obj, key=None):
+        traces.append(1)
+
+    return f, traces
+
+
+@pytest.mark.parametrize(("one", "two"), EQUAL.values(), ids=EQUAL)
+def test_equal_statics_share_a_trace(one, two):
+    f, traces = counted()
+    for _ in range(2):
+        for make in (one, two):
+            f(make(), key={"nested": [make()]})
+    assert len(traces) == 1
+    info = f.cache_info()
+    assert (info.hits, info.misses, info.traces, info.currsize) == (3, 1, 1, 1)
+
+
+@pytest.mark.parametrize(("one", "two"), DIFFERENT.values(), ids=DIFFERENT)
+def test_different_statics_do_not_share_a_trace(one, two):
+    f, traces = counted()
+    one, two = one(), two()
+    for _ in range(3):  # Against the last skeleton that hit, and against the table.
+        f(one)
+        f(two)
+        f(two)
+    assert len(traces) == 2
+    info = f.cache_info()
+    assert (info.misses, info.traces, info.currsize) == (2, 2, 2)
+    assert info.hits == 7
+
+
+def test_an_array_in_place_of_a_static_is_another_specialization(x):
+    f, traces = counted()
+    f([1, 2.0])
+    f([1, x])
+    f([x, 2.0])
+    f([x, x])
+    f([1, x + 1])
+    assert len(traces) == 4
+
+
+def test_a_static_key_of_a_dict_selects_the_specialization(x):
+    @autojit.jit
+    def f(d):
+        return {key: value * 2 for key, value in d.items()}
+
+    assert list(f({"a": x, "b": x})) == ["a", "b"]
+    assert list(f({"b": x, "a": x})) == ["b", "a"]
+    assert list(f({"a": x, "b": x})) == ["a", "b"]
+    assert f.cache_info().traces == 2
+
+
+def test_many_statics_keep_their_results(x):
+    @autojit.jit
+    def f(x, n, s):
+        return s, n, x + n
+
+    for _ in range(2):
+        for n in range(20):
+            for s in ("a", "b"):
+                name, number, result = f(x, n, s)
+                assert (name, number) == (s, n)
+                np.testing.assert_array_equal(result, x + n)
+    assert f.cache_info()[:4] == (40, 40, 40, 40)
+
+
+def test_private_slots_keep_their_values(x):
+    @autojit.jit
+    def f(obj):
+        return obj.reveal() * 2, obj
+
+    double_x, obj = f(PrivateSlots(x))
+    np.testing.assert_array_equal(double_x, x * 2)
+    np.testing.assert_array_equal(obj.reveal(), x)
+
+
+def test_setstate_runs_for_the_argument_and_for_the_result(x):
+    seen = []
+
+    @autojit.jit
+    def f(obj):
+        seen.append(obj.scratch)
+        return obj
+
+    assert f(GetState(x)).scratch == "made by __setstate__"
+    assert seen == ["made by __setstate__"]
+
+
+def test_init_of_an_ordinary_class_is_not_run(x):
+    inits = []
+
+    class Counting:
+        def __init__(self, a):
+            inits.append(1)
+            self.a = a
+
+    obj = Counting(x)
+    result = autojit.jit(lambda obj: obj)(obj)
+    assert type(result) is Counting
+    assert len(inits) == 1
+
+
+def test_instances_of_a_class_made_inside_of_a_function_are_taken_apart(x):
+    class Local:
+        pass
+
+    def make(x):
+        return with_attributes(Local(), a=x, b=[1])
+
+    f, traces = counted()
+    f(make(x))
+    f(make(x + 1))
+    assert len(traces) == 1
+
+
+def test_a_class_changed_into_one_with_a_reduction_is_reduced(x):
+    """A plan that was made for a class must not outlive a change of the class."""
+
+    class Changing:
+        def __init__(self, a, b):
+            self.a = a
+            self.b = b
+
+    def reduce(self):
+        return Changing, (self.a, "reduced")
+
+    f = autojit.jit(lambda obj: obj)
+    assert f(Changing(x, 1)).b == 1
+    Changing.__reduce__ = reduce
+    assert f(Changing(x, 1)).b == "reduced"
+
+
+def test_a_function_argument_is_traced_through(x):
+    f = autojit.jit(lambda fun, x: fun(x))
+    np.testing.assert_array_equal(f(double, x), x * 2)
+    np.testing.assert_array_equal(f(triple, x), x * 3)
+    np.testing.assert_array_equal(f(functools.partial(add, x), x), x + x)
+    np.testing.assert_array_equal(f(Plain(factor=x).scaled, x), x * x)
+    np.testing.assert_array_equal(f(Matmul(jnp.eye(3)), x), x)
+    np.testing.assert_array_equal(f(JITTED, x), x * 2)
+    np.testing.assert_array_equal(f(DISPATCHER, x), x * 2)
+
+
+def test_a_typed_prng_key_is_a_leaf():
+    f, traces = counted()
+    f(Plain(key=jax.random.key(0)))
+    f(Plain(key=jax.random.key(1)))
+    assert len(traces) == 1
+    draw = autojit.jit(lambda state: jax.random.normal(state.key, (2,)))
+    key = jax.random.key(3)
+    np.testing.assert_allclose(draw(Plain(key=key)), jax.random.normal(key, (2,)))
+
+
+def test_weak_types_stay_the_business_of_jax():
+    f = autojit.jit(lambda x: x + np.float16(1))
+    strong, weak = jnp.ones((), jnp.float32), jnp.asarray(1.0)
+    assert f(strong).dtype == jax.jit(lambda x: x + np.float16(1))(strong).dtype
+    assert f(weak).dtype == jax.jit(lambda x: x + np.float16(1))(weak).dtype
+    assert f.cache_info().currsize == 1

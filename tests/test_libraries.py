@@ -1,0 +1,628 @@
+"""Objects of the libraries that people use with JAX, and code they write for them."""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+from kinds import Config
+
+import autojit
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+def close(a, b):
+    a, b = jax.tree.leaves(a), jax.tree.leaves(b)
+    assert len(a) == len(b)
+    for p, q in zip(a, b, strict=True):
+        np.testing.assert_allclose(p, q, rtol=1e-5, atol=1e-5)
+
+
+# Equinox.
+
+
+def forward(model, x):
+    return model(x)
+
+
+def mlp(key, **options):
+    return eqx.nn.MLP(3, 2, width_size=8, depth=2, key=key, **options)
+
+
+EQUINOX = {
+    "Linear": (lambda key: eqx.nn.Linear(3, 2, key=key), (3,)),
+    "Linear without bias": (
+        lambda key: eqx.nn.Linear(3, 2, use_bias=False, key=key),
+        (3,),
+    ),
+    "MLP": (mlp, (3,)),
+    "MLP with tanh": (lambda key: mlp(key, activation=jnp.tanh), (3,)),
+    "Conv2d": (lambda key: eqx.nn.Conv2d(1, 2, kernel_size=3, key=key), (1, 6, 6)),
+    "Conv1d with padding": (
+        lambda key: eqx.nn.Conv1d(2, 3, 3, stride=2, padding="SAME", key=key),
+        (2, 9),
+    ),
+    "LayerNorm": (lambda key: eqx.nn.LayerNorm(3), (3,)),
+    "Sequential": (
+        lambda key: eqx.nn.Sequential(
+            [
+                eqx.nn.Linear(3, 4, key=key),
+                eqx.nn.Lambda(jax.nn.relu),
+                eqx.nn.Dropout(0.5, inference=True),
+                eqx.nn.Linear(4, 2, key=key),
+            ]
+        ),
+        (3,),
+    ),
+}
+
+
+@pytest.fixture(params=EQUINOX.values(), ids=EQUINOX)
+def equinox_model(request, key):
+    make, shape = request.param
+    return make, make(key), jax.random.normal(key, shape)
+
+
+def test_equinox_forward(equinox_model):
+    make, model, x = equinox_model
+    f = autojit.jit(forward)
+    close(f(model, x), model(x))
+    other = make(jax.random.key(1))
+    close(f(other, x), other(x))
+    assert f.cache_info()[:4] == (1, 1, 1, 1)
+
+
+def test_an_equinox_model_as_the_wrapped_function(equinox_model):
+    _, model, x = equinox_model
+    close(autojit.jit(model)(x), model(x))
+
+
+def test_an_equinox_model_as_a_result(equinox_model):
+    _, model, x = equinox_model
+
+    @autojit.jit
+    def halve(model):
+        return jax.tree.map(lambda a: a / 2 if eqx.is_array(a) else a, model)
+
+    halved = halve(model)
+    assert type(halved) is type(model)
+    assert jax.tree.structure(halved) == jax.tree.structure(model)
+    arrays = eqx.filter(model, eqx.is_array)
+    close(eqx.filter(halved, eqx.is_array), jax.tree.map(lambda a: a / 2, arrays))
+    close(halved(x), halve(model)(x))
+
+
+def test_equinox_models_with_other_statics_are_other_specializations(key):
+    f = autojit.jit(forward)
+    x = jnp.ones(3)
+    for activation in (jnp.tanh, jax.nn.relu):
+        model = mlp(key, activation=activation)
+        for _ in range(2):
+            close(f(model, x), model(x))
+    assert f.cache_info().traces == 2
+
+
+class Shifted(eqx.Module):
+    """A module with a static field, a converter and a method that is jitted."""
+
+    shift: jax.Array = eqx.field(converter=jnp.asarray)
+    name: str = eqx.field(static=True)
+    inner: eqx.nn.Linear
+
+    @autojit.jit
+    def __call__(self, x):
+        return self.inner(x) + self.shift
+
+    def __check_init__(self):
+        if self.name == "":
+            raise ValueError("nameless")
+
+
+def test_a_dispatcher_as_a_method_of_an_equinox_module(key):
+    model = Shifted(1.0, "name", eqx.nn.Linear(3, 2, key=key))
+    x = jnp.ones(3)
+    close(model(x), model.inner(x) + 1.0)
+    close(jax.vmap(model)(jnp.stack([x, x])), jnp.stack([model(x)] * 2))
+    close(autojit.jit(lambda m: m)(model)(x), model(x))
+
+
+def test_gradient_of_an_equinox_model(key):
+    def loss(model, x):
+        return (jax.vmap(model)(x) ** 2).mean()
+
+    model, x = mlp(key), jax.random.normal(key, (5, 3))
+    expected = eqx.filter_value_and_grad(loss)(model, x)
+    value, grads = autojit.jit(eqx.filter_value_and_grad(loss))(model, x)
+    close(value, expected[0])
+    close(grads, expected[1])
+    assert jax.tree.structure(grads) == jax.tree.structure(expected[1])
+    inner = eqx.filter_value_and_grad(autojit.jit(loss))(model, x)
+    close(inner, expected)
+
+
+def test_training_an_equinox_model_gives_the_numbers_of_filter_jit(key):
+    optimizer = optax.adam(1e-2)
+
+    def step(model, state, x, y):
+        def loss(model):
+            return ((jax.vmap(model)(x) - y) ** 2).mean()
+
+        value, grads = eqx.filter_value_and_grad(loss)(model)
+        updates, state = optimizer.update(grads, state)
+        return eqx.apply_updates(model, updates), state, value
+
+    def train(step):
+        model = mlp(key)
+        state = optimizer.init(eqx.filter(model, eqx.is_array))
+        x = jax.random.normal(key, (8, 3))
+        losses = []
+        for _ in range(4):
+            model, state, value = step(model, state, x, x[:, :2])
+            losses.append(float(value))
+        return losses, eqx.filter(model, eqx.is_array)
+
+    ours = autojit.jit(step)
+    losses, model = train(ours)
+    expected, expected_model = train(eqx.filter_jit(step))
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    close(model, expected_model)
+    assert losses[-1] < losses[0]
+    # JAX gives the attributes of a module another order than ``__init__`` did, so that
+    # the second step may be another specialization; from then on each step is a hit.
+    assert ours.cache_info().misses <= 2
+    assert ours.cache_info().hits >= 2
+
+
+def test_equinox_batch_norm_state(key):
+    norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
+        3, axis_name="batch", mode="batch"
+    )
+    x = jax.random.normal(key, (4, 3))
+
+    def run(norm, state, x):
+        batched = jax.vmap(
+            norm, axis_name="batch", in_axes=(0, None), out_axes=(0, None)
+        )
+        return batched(x, state)
+
+    out, new = autojit.jit(run)(norm, state, x)
+    expected, expected_new = run(norm, state, x)
+    close(out, expected)
+    close(new, expected_new)
+
+
+# Flax NNX.
+
+
+class Stack(nnx.Module):
+    def __init__(self, depth, width, rngs):
+        self.depth = depth
+        self.layers = nnx.List([nnx.Linear(width, width, rngs=rngs)] * 0)
+        for _ in range(depth):
+            self.layers.append(nnx.Linear(width, width, rngs=rngs))
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = nnx.relu(layer(x))
+        return x
+
+
+class Normed(nnx.Module):
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(3, 4, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dropout(nnx.relu(self.norm(self.linear(x))))
+
+
+def evaluating(rngs):
+    model = Normed(rngs)
+    model.eval()
+    return model
+
+
+NNX = {
+    "Linear": (lambda rngs: nnx.Linear(3, 2, rngs=rngs), (5, 3)),
+    "Linear stack": (lambda rngs: Stack(3, 4, rngs), (5, 4)),
+    "Conv": (lambda rngs: nnx.Conv(1, 2, (3, 3), rngs=rngs), (1, 6, 6, 1)),
+    "BatchNorm and Dropout in eval": (evaluating, (5, 3)),
+    "BatchNorm": (
+        lambda rngs: nnx.BatchNorm(3, use_running_average=True, rngs=rngs),
+        (5, 3),
+    ),
+    "Dropout": (
+        lambda rngs: nnx.Dropout(0.5, deterministic=True, rngs=rngs),
+        (5, 3),
+    ),
+    "Sequential": (
+        lambda rngs: nnx.Sequential(
+            nnx.Linear(3, 4, rngs=rngs), nnx.tanh, nnx.Linear(4, 2, rngs=rngs)
+        ),
+        (5, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "shape"), NNX.values(), ids=NNX)
+def test_nnx_forward(key, make, shape):
+    model, x = make(nnx.Rngs(0)), jax.random.normal(key, shape)
+    f = autojit.jit(forward)
+    expected = model(x)
+    close(f(model, x), expected)
+    close(f(model, x), expected)
+    other = make(nnx.Rngs(1))
+    close(f(other, x), other(x))
+    assert f.cache_info().traces == 1
+    close(autojit.jit(model)(x), expected)
+    close(model(x), expected)
+
+
+def test_an_nnx_module_that_holds_its_rngs(key):
+    class Noisy(nnx.Module):
+        def __init__(self, rngs):
+            self.linear = nnx.Linear(3, 2, rngs=rngs)
+            self.rngs = rngs
+
+        def __call__(self, x):
+            return self.linear(x)
+
+    model, x = Noisy(nnx.Rngs(params=0, noise=1)), jnp.ones((2, 3))
+    f = autojit.jit(forward)
+    close(f(model, x), model(x))
+    close(f(model, x), model(x))
+    assert f.cache_info().currsize == 1
+
+
+def test_a_changed_nnx_variable_is_seen_without_a_new_trace(key):
+    model, x = nnx.Linear(3, 2, rngs=nnx.Rngs(0)), jnp.ones((1, 3))
+    f = autojit.jit(forward)
+    f(model, x)
+    model.kernel.value = model.kernel.value * 2
+    close(f(model, x), model(x))
+    assert f.cache_info().traces == 1
+
+
+def test_an_nnx_module_can_be_returned(key):
+    model, x = Stack(2, 3, nnx.Rngs(0)), jnp.ones((1, 3))
+    result = autojit.jit(lambda model: model)(model)
+    assert type(result) is Stack
+    assert result.depth == 2
+    close(result(x), model(x))
+
+
+def test_nnx_state_as_argument(key):
+    model, x = Stack(2, 3, nnx.Rngs(0)), jnp.ones((1, 3))
+    graphdef, state = nnx.split(model)
+    f = autojit.jit(lambda graphdef, state, x: nnx.merge(graphdef, state)(x))
+    close(f(graphdef, state, x), model(x))
+    close(f(graphdef, state, x), model(x))
+    assert f.cache_info().currsize == 1
+
+
+def test_gradient_of_an_nnx_module(key):
+    model, x = Stack(2, 3, nnx.Rngs(0)), jax.random.normal(key, (4, 3))
+    graphdef, state = nnx.split(model)
+
+    def loss(state, graphdef, x):
+        return (nnx.merge(graphdef, state)(x) ** 2).mean()
+
+    expected = jax.grad(loss)(state, graphdef, x)
+    close(autojit.jit(jax.grad(loss))(state, graphdef, x), expected)
+
+
+# Flax Linen.
+
+
+class Net(linen.Module):
+    features: tuple = (8, 2)
+    activation: object = jnp.tanh
+
+    @linen.compact
+    def __call__(self, x, train=False):
+        for n in self.features:
+            x = self.activation(linen.Dense(n)(x))
+        x = linen.BatchNorm(use_running_average=not train)(x)
+        return linen.Dropout(0.5, deterministic=not train)(x)
+
+
+@pytest.fixture
+def net(key):
+    model, x = Net(), jax.random.normal(key, (5, 3))
+    return model, model.init(key, x), x
+
+
+def test_linen_apply_as_the_wrapped_function(net):
+    model, variables, x = net
+    f = autojit.jit(model.apply)
+    for factor in (1, 2, 3):
+        # `tree.map` sorts the keys of dicts.
+        scaled = jax.tree.map(lambda a, factor=factor: a * factor, variables)
+        close(f(scaled, x + factor), model.apply(scaled, x + factor))
+    assert f.cache_info().traces == 1
+
+
+def test_a_linen_module_as_argument(net):
+    model, variables, x = net
+    f = autojit.jit(lambda model, variables, x: model.apply(variables, x))
+    close(f(model, variables, x), model.apply(variables, x))
+    close(f(model, variables, x), model.apply(variables, x))
+    assert f.cache_info().currsize == 1
+
+
+def test_linen_modules_with_other_fields_are_other_specializations(net, key):
+    model, variables, x = net
+    relu = Net(activation=jax.nn.relu)
+    f = autojit.jit(lambda model, variables, x: model.apply(variables, x))
+    for module in (model, relu, model, relu):
+        close(f(module, variables, x), module.apply(variables, x))
+    assert f.cache_info().traces == 2
+
+
+def test_linen_init(net, key):
+    model, variables, x = net
+    close(autojit.jit(model.init)(key, x), variables)
+
+
+def test_linen_train_mode_returns_new_statistics(net, key):
+    model, variables, x = net
+
+    def run(variables, x, key, train):
+        return model.apply(
+            variables, x, train, rngs={"dropout": key}, mutable=["batch_stats"]
+        )
+
+    f = autojit.jit(run)
+    close(f(variables, x, key, True), run(variables, x, key, True))
+    close(f(variables, x, key, False), run(variables, x, key, False))
+
+
+def test_gradient_of_a_linen_module(net):
+    model, variables, x = net
+
+    def loss(params, model, stats, x):
+        out = model.apply({"params": params, "batch_stats": stats}, x)
+        return (out**2).mean()
+
+    args = (variables["params"], model, variables["batch_stats"], x)
+    close(autojit.jit(jax.grad(loss))(*args), jax.grad(loss)(*args))
+
+
+# Optax.
+
+OPTIMIZERS = {
+    "sgd": lambda: optax.sgd(0.1, momentum=0.9),
+    "adam": lambda: optax.adam(0.1),
+    "adamw": lambda: optax.adamw(0.1, weight_decay=0.01),
+    "chain": lambda: optax.chain(
+        optax.clip_by_global_norm(1.0), optax.scale_by_adam(), optax.scale(-0.1)
+    ),
+    "schedule": lambda: optax.adam(optax.cosine_decay_schedule(0.1, 10)),
+    "masked": lambda: optax.masked(optax.sgd(0.1), {"b": False, "w": True}),
+    "inject_hyperparams": lambda: optax.inject_hyperparams(optax.adam)(0.1),
+}
+
+
+@pytest.fixture(params=OPTIMIZERS.values(), ids=OPTIMIZERS)
+def optimizer(request):
+    return request.param()
+
+
+def initial(key):
+    # In the order in which JAX sorts keys: dicts in another order are other statics.
+    return {"b": jnp.zeros(2), "w": jax.random.normal(key, (3, 2))}
+
+
+def squared_error(params, x, y):
+    return ((x @ params["w"] + params["b"] - y) ** 2).mean()
+
+
+def train(step, optimizer, key, steps=4):
+    params = initial(key)
+    state = optimizer.init(params)
+    x = jax.random.normal(key, (8, 3))
+    losses = []
+    for _ in range(steps):
+        params, state, loss = step(params, state, x, x[:, :2])
+        losses.append(float(loss))
+    return params, state, losses
+
+
+def test_an_optax_train_step_gives_the_numbers_of_jax_jit(key, optimizer):
+    def step(params, state, x, y):
+        loss, grads = jax.value_and_grad(squared_error)(params, x, y)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    ours = autojit.jit(step)
+    params, state, losses = train(ours, optimizer, key)
+    expected_params, expected_state, expected_losses = train(
+        jax.jit(step), optimizer, key
+    )
+    close(params, expected_params)
+    close(state, expected_state)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    assert jax.tree.structure(state) == jax.tree.structure(expected_state)
+    assert ours.cache_info().hits + ours.cache_info().misses == 4
+    assert ours.cache_info().currsize == 1
+
+
+def test_an_optax_optimizer_as_argument(key, optimizer):
+    def step(optimizer, params, state, x, y):
+        loss, grads = jax.value_and_grad(squared_error)(params, x, y)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    ours = autojit.jit(step)
+    params, _, losses = train(functools.partial(ours, optimizer), optimizer, key)
+    expected_params, _, expected_losses = train(
+        functools.partial(step, optimizer), optimizer, key
+    )
+    close(params, expected_params)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    assert ours.cache_info().traces == 1
+
+
+def test_optax_init_and_update_as_wrapped_functions(key, optimizer):
+    params = initial(key)
+    state = autojit.jit(optimizer.init)(params)
+    expected_state = optimizer.init(params)
+    assert jax.tree.structure(state) == jax.tree.structure(expected_state)
+    close(state, expected_state)
+    grads = jax.tree.map(jnp.ones_like, params)
+    close(
+        autojit.jit(optimizer.update)(grads, state, params),
+        optimizer.update(grads, expected_state, params),
+    )
+
+
+# Configurations.
+
+
+def network(config, params, x):
+    activation = getattr(jnp, config.activation)
+    for w in params[: len(config.layers)]:
+        x = activation(w @ x) * config.scale
+    if config.options.get("norm"):
+        x = x / jnp.linalg.norm(x)
+    return x
+
+
+def test_a_dataclass_config_steers_the_trace(key):
+    params = list(jax.random.normal(key, (2, 3, 3)))
+    x = jnp.ones(3)
+    f = autojit.jit(network)
+    configs = [
+        lambda: Config(layers=[3, 3]),
+        lambda: Config(layers=[3]),
+        lambda: Config(layers=[3, 3], activation="sin"),
+        lambda: Config(layers=[3, 3], options={"norm": True}),
+        lambda: Config(layers=[3, 3], scale=1.0),
+    ]
+    for _ in range(2):
+        for make in configs:
+            close(f(make(), params, x), network(make(), params, x))
+    assert f.cache_info()[:4] == (5, 5, 5, 5)
+
+
+def test_a_config_that_is_changed_between_calls(key):
+    params, x = list(jax.random.normal(key, (2, 3, 3))), jnp.ones(3)
+    config = Config(layers=[3])
+    f = autojit.jit(network)
+    close(f(config, params, x), network(config, params, x))
+    config.layers.append(3)
+    close(f(config, params, x), network(config, params, x))
+    config.options["norm"] = True
+    close(f(config, params, x), network(config, params, x))
+    assert f.cache_info().traces == 3
+
+
+# Functions in the style of the array API: the namespace is an argument.
+
+
+def softmax(x, axis=None, *, xp):
+    shifted = x - xp.max(x, axis=axis, keepdims=True)
+    e = xp.exp(shifted)
+    return e / xp.sum(e, axis=axis, keepdims=True)
+
+
+def describe(x, *, axis=0, ddof=1, xp=np):
+    """Return statistics in an object, as functions of SciPy do."""
+    n = x.shape[axis]
+    mean = xp.mean(x, axis=axis)
+    centered = x - xp.expand_dims(mean, axis=axis)
+    m2 = xp.sum(centered**2, axis=axis)
+    return Description(n, mean, m2 / (n - ddof), {"min": xp.min(x), "xp": xp})
+
+
+class Description(tuple):
+    """A tuple with attributes, like the result objects of SciPy."""
+
+    def __new__(cls, nobs, mean, variance, extra):
+        self = super().__new__(cls, (nobs, mean, variance))
+        self.nobs, self.mean, self.variance = self
+        self.extra = extra
+        return self
+
+    def __getnewargs__(self):
+        return (*self, self.extra)
+
+
+def newton(f, x0, *, fprime, args=(), tol=1e-6, maxiter=20, xp):
+    """Find roots elementwise; how often is decided by Python objects."""
+    x = xp.asarray(x0)
+    for _ in range(maxiter):
+        step = f(x, *args) / fprime(x, *args)
+        x = xp.where(xp.abs(step) > tol, x - step, x)
+    return {"x": x, "success": xp.abs(f(x, *args)) < 1e-3, "maxiter": maxiter}
+
+
+@pytest.mark.parametrize("axis", [None, 0, -1, (0, 1)])
+def test_softmax_with_a_namespace(autojit_like, axis):
+    x = jnp.arange(6.0).reshape(2, 3)
+    f = autojit_like(softmax)
+    close(f(x, axis, xp=jnp), jax.nn.softmax(x, axis))
+    close(f(x, axis=axis, xp=jnp), softmax(x, axis, xp=jnp))
+
+
+def test_a_result_object_with_a_namespace(autojit_like):
+    x = jnp.arange(6.0).reshape(2, 3)
+    f = autojit_like(describe)
+    for axis in (0, 1):
+        result = f(x, axis=axis, xp=jnp)
+        expected = describe(x, axis=axis, xp=jnp)
+        assert type(result) is Description
+        assert type(result.nobs) is int
+        assert result.nobs == expected.nobs
+        close(list(result), list(expected))
+        close(result.variance, expected.variance)
+        close(result.extra["min"], expected.extra["min"])
+        assert result.extra["xp"] is jnp
+
+
+def polynomial(x, a, b):
+    return x**2 * a - b
+
+
+def slope(x, a, b):
+    return 2 * x * a
+
+
+def test_callables_and_a_namespace(autojit_like):
+    f = autojit_like(newton)
+    x0 = jnp.asarray([1.0, 2.0, 3.0])
+    result = f(polynomial, x0, fprime=slope, args=(1.0, x0), xp=jnp)
+    close(result["x"], jnp.sqrt(x0))
+    assert bool(result["success"].all())
+    assert type(result["maxiter"]) is int
+    again = f(polynomial, x0, fprime=slope, args=(1, 4.0), maxiter=9, xp=jnp)
+    close(again["x"], jnp.full(3, 2.0))
+    assert again["maxiter"] == 9
+
+
+def test_array_api_extra_functions(autojit_like):
+    import array_api_extra as xpx
+
+    x = jnp.arange(6.0).reshape(2, 3)
+    close(autojit_like(xpx.cov)(x, xp=jnp), xpx.cov(x, xp=jnp))
+    close(
+        autojit_like(xpx.expand_dims)(x, axis=(0, 2), xp=jnp),
+        xpx.expand_dims(x, axis=(0, 2), xp=jnp),
+    )
+
+
+def test_the_namespace_is_static():
+    f = autojit.jit(softmax)
+    x = jnp.arange(3.0)
+    for _ in range(3):
+        f(x, xp=jnp)
+    assert f.cache_info()[:4] == (2, 1, 1, 1)

@@ -1,0 +1,184 @@
+"""The skeleton as an object, and what `flatten` takes besides arrays."""
+
+import pickle
+
+import cloudpickle
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from graphs import same_graph
+from kinds import (
+    Color,
+    Data,
+    FrozenSlotData,
+    Opaque,
+    OpaqueUnhashable,
+    Plain,
+    Point,
+    Reduced,
+    Slots,
+    double,
+)
+
+import autojit
+
+
+def tree(x):
+    shared = [x, 1.5]
+    shared.append({"me": shared, (1, "k"): Plain(a=x, b=Slots(None, True))})
+    return Data((shared, shared), FrozenSlotData(np.arange(3), Point(Color.RED, 2)))
+
+
+def test_flatten_returns_a_list_and_a_skeleton(x):
+    leaves, skeleton = autojit.flatten([x, 1])
+    assert type(leaves) is list
+    assert type(skeleton) is autojit.Skeleton
+
+
+def test_a_skeleton_is_not_equal_to_other_objects(x):
+    _, skeleton = autojit.flatten([x, 1])
+    for other in (None, 1, [x, 1], "skeleton", object()):
+        assert skeleton != other
+        assert (skeleton == other) is False
+
+
+def test_a_skeleton_can_be_a_key(x):
+    table = {autojit.flatten(tree(x))[1]: "found"}
+    assert table[autojit.flatten(tree(x + 1))[1]] == "found"
+    assert autojit.flatten([tree(x)])[1] not in table
+
+
+def test_a_skeleton_of_unhashable_opaque_objects_has_a_hash():
+    obj = OpaqueUnhashable()
+    _, one = autojit.flatten([obj])
+    _, two = autojit.flatten([obj])
+    assert hash(one) == hash(two)
+    assert one == two
+    assert autojit.flatten([OpaqueUnhashable()])[1] != one
+
+
+def test_skeletons_of_two_leaf_types_differ_where_their_holes_do(x):
+    obj = [1, x]
+    assert autojit.flatten(obj, int)[1] != autojit.flatten(obj)[1]
+
+
+def test_skeletons_do_not_order(x):
+    _, skeleton = autojit.flatten([x])
+    with pytest.raises(TypeError):
+        skeleton < skeleton  # noqa: B015
+
+
+def test_the_repr_of_a_skeleton_shows_its_content(x):
+    _, skeleton = autojit.flatten({"width": 12345, "inner": Plain(name="fred", a=x)})
+    text = repr(skeleton)
+    for part in ("width", "12345", "inner", "Plain", "name", "fred"):
+        assert part in text
+
+
+def test_the_repr_of_a_cyclic_skeleton_ends(x):
+    _, skeleton = autojit.flatten(tree(x))
+    assert len(repr(skeleton)) < 10_000
+
+
+def test_the_repr_survives_an_object_whose_repr_raises():
+    class Unprintable(Opaque):
+        def __repr__(self):
+            raise ValueError("no repr")
+
+    _, skeleton = autojit.flatten([Unprintable()])
+    try:
+        text = repr(skeleton)
+    except ValueError as error:
+        text = str(error)
+    assert text
+
+
+@pytest.mark.parametrize("pickler", [pickle, cloudpickle], ids=lambda p: p.__name__)
+@pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
+def test_a_skeleton_can_be_pickled(x, pickler, protocol):
+    leaves, skeleton = autojit.flatten([tree(x), double, int, 0.0, -0.0])
+    copy = pickle.loads(pickler.dumps(skeleton, protocol=protocol))
+    assert type(copy) is autojit.Skeleton
+    assert copy == skeleton
+    assert hash(copy) == hash(skeleton)
+    assert same_graph(copy.unflatten(leaves), skeleton.unflatten(leaves))
+
+
+def test_a_skeleton_with_a_lambda_needs_cloudpickle(x):
+    _, skeleton = autojit.flatten([x, lambda: 42, np])
+    with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
+        pickle.dumps(skeleton)
+    copy = pickle.loads(cloudpickle.dumps(skeleton))
+    assert copy.unflatten([x])[1]() == 42
+
+
+def test_a_skeleton_with_an_opaque_object_cannot_be_pickled(x):
+    _, skeleton = autojit.flatten([x, Opaque()])
+    with pytest.raises((TypeError, pickle.PicklingError)):
+        pickle.dumps(skeleton)
+    assert isinstance(skeleton.unflatten([x])[1], Opaque)
+
+
+def test_unflatten_needs_the_right_number_of_leaves(x):
+    _, skeleton = autojit.flatten([x, [x, 1]])
+    for leaves in ([], [x], [x, x, x], iter([x])):
+        with pytest.raises(ValueError, match="leaves"):
+            skeleton.unflatten(leaves)
+    assert same_graph(skeleton.unflatten([x, x]), [x, [x, 1]])
+
+
+@pytest.mark.parametrize("leaves", [None, 3])
+def test_unflatten_of_what_is_not_iterable_is_a_type_error(x, leaves):
+    _, skeleton = autojit.flatten([x])
+    with pytest.raises(TypeError):
+        skeleton.unflatten(leaves)
+
+
+def test_unflatten_propagates_an_error_of_the_iterable(x):
+    def broken():
+        yield x
+        raise KeyError("from the iterable")
+
+    _, skeleton = autojit.flatten([x, x])
+    with pytest.raises(KeyError, match="from the iterable"):
+        skeleton.unflatten(broken())
+
+
+@pytest.mark.parametrize("leaf_type", [3, "int", None, (int, "str"), [int]], ids=repr)
+def test_a_leaf_type_that_is_no_class_is_a_type_error(leaf_type):
+    with pytest.raises(TypeError):
+        autojit.flatten([1], leaf_type)
+
+
+def test_the_leaf_type_may_be_given_by_name():
+    leaves, _ = autojit.flatten(["text", 7], leaf_type=int)
+    assert leaves == [7]
+
+
+def test_no_leaf_type_means_no_leaves(x):
+    leaves, skeleton = autojit.flatten([1, "a"], ())
+    assert leaves == []
+    assert skeleton.unflatten([]) == [1, "a"]
+
+
+def test_keys_of_dicts_may_be_leaves():
+    leaves, skeleton = autojit.flatten({"a": 1, (2, "b"): 3}, int)
+    assert leaves == [1, 2, 3]
+    assert skeleton.unflatten([4, 5, 6]) == {"a": 4, (5, "b"): 6}
+
+
+def test_tracers_are_leaves():
+    def f(x):
+        leaves, skeleton = autojit.flatten(Plain(a=x, b=[x * 2]))
+        assert len(leaves) == 2
+        assert leaves[0] is x
+        return skeleton.unflatten([leaf + 1 for leaf in leaves]).b[0]
+
+    np.testing.assert_array_equal(jax.jit(f)(jnp.ones(2)), [3.0, 3.0])
+
+
+def test_a_reduction_that_makes_leaves_gives_these(x):
+    leaves, skeleton = autojit.flatten(Reduced(x, "b"))
+    assert len(leaves) == 1
+    assert skeleton.unflatten(["swapped"]).a == "swapped"
