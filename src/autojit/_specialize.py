@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -29,6 +31,11 @@ jax.tree_util.register_pytree_node(
     _core.Result,
     lambda result: (result.leaves, result.skeleton),
     _core.new_result,
+)
+
+
+_SIGNATURE = inspect.Signature(
+    [inspect.Parameter("leaves", inspect.Parameter.VAR_POSITIONAL)]
 )
 
 
@@ -79,13 +86,12 @@ def specialize(
     callee = fun
     if callee is None:
         callee = skeleton.unflatten((None,) * skeleton.num_leaves)[0]
-    # JAX names the compiled module, and profiles and errors, after the function.
-    name = getattr(callee, "__name__", type(callee).__name__)
-    flat.__name__ = name
-    flat.__qualname__ = getattr(callee, "__qualname__", name)
-    flat.__module__ = getattr(callee, "__module__", flat.__module__)
+    # JAX names the compiled module, profiles and errors after the function, and finds
+    # its source by `__wrapped__`; what is called has a signature of its own.
+    flat.__name__ = getattr(callee, "__name__", type(callee).__name__)
     if isinstance(callee, types.FunctionType):
-        flat.__doc__ = callee.__doc__
+        functools.update_wrapper(flat, callee, updated=())
+    flat.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
     return jax.jit(
         flat,
         inline=options.inline,
