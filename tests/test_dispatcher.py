@@ -434,9 +434,11 @@ def test_cached_property_and_instance_attribute_do_not_bind(x):
 @pytest.mark.parametrize("pickler", [pickle, cloudpickle], ids=lambda p: p.__name__)
 def test_a_dispatcher_of_a_named_function_can_be_pickled(x, pickler):
     f = autojit.jit(double, maxsize=5)
+    f.note = "kept"
     f(x)
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         g = pickle.loads(pickler.dumps(f, protocol=protocol))
+        assert g.note == "kept"
         assert type(g) is autojit.Dispatcher
         assert g.__wrapped__ is double
         assert g.__name__ == "double"

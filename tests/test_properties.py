@@ -426,7 +426,7 @@ def _changes(draw, plan):
         ways += ["kind", "longer"]
     if node.kind in ("Plain", "SubPlain", "Data", "SlotData", "Frozen"):
         ways += ["kind"]
-    if node.data and node.kind in LATER:
+    if node.kind in LATER and node.data:
         ways += ["key"]
     if node.kind in ("set", "frozenset", "bytearray"):
         ways += ["content"]
