@@ -373,6 +373,11 @@ bool Flattener::partial(PyObject* object) {
 
 bool Flattener::instance(PyObject* object, const TypePlan& plan) {
   program_.allocates = true;
+  // Held from now on: making the dict may run Python, which may change the class.
+  std::size_t index = emit(Op::Instance, 0, nullptr);
+  nodes()[index].plan = &plan;
+  ++plan.owners;
+  Py_INCREF(plan.type);
   PyObject* dict = plan.has_dict ? python::instance_dict(object) : nullptr;
   std::size_t begin = held_.size();
   if (dict != nullptr) {
@@ -385,10 +390,7 @@ bool Flattener::instance(PyObject* object, const TypePlan& plan) {
     keep(Py_XNewRef(value));
   }
   std::size_t end = held_.size();
-  std::size_t index = emit(Op::Instance, (end_of_dict - begin) / 2, nullptr);
-  nodes()[index].plan = &plan;
-  ++plan.owners;
-  Py_INCREF(plan.type);
+  nodes()[index].size = static_cast<std::uint32_t>((end_of_dict - begin) / 2);
   for (std::size_t i = begin; i < end; ++i) {
     if (held_[i] == nullptr) {
       emit(Op::Unset, 0, nullptr);

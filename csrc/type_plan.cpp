@@ -56,7 +56,6 @@ struct Names {
   PyObject* getnewargs;
   PyObject* getnewargs_ex;
   PyObject* getattribute;
-  PyObject* new_;
   PyObject* dict;
   PyObject* fields;
   PyObject* module;
@@ -812,9 +811,8 @@ bool init_type_plans() {
       !intern(names.getnewargs, "__getnewargs__") ||
       !intern(names.getnewargs_ex, "__getnewargs_ex__") ||
       !intern(names.getattribute, "__getattribute__") ||
-      !intern(names.new_, "__new__") || !intern(names.dict, "__dict__") ||
-      !intern(names.fields, "_fields") || !intern(names.module, "__module__") ||
-      !intern(names.qualname, "__qualname__")) {
+      !intern(names.dict, "__dict__") || !intern(names.fields, "_fields") ||
+      !intern(names.module, "__module__") || !intern(names.qualname, "__qualname__")) {
     return false;
   }
   Owned functools = Owned::steal(PyImport_ImportModule("functools"));
