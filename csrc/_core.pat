@@ -34,6 +34,10 @@
 ^autojit\._core\.Dispatcher\.__new__$:
     def __new__(cls, fun: Callable[_P, _R], options: Any, maxsize: int, /) -> Self: ...
 
+^autojit\._core\.Dispatcher\._fun$:
+    @property
+    def _fun(self) -> Callable[_P, _R]: ...
+
 ^autojit\._core\.Dispatcher\._options$:
     @property
     def _options(self) -> Any: ...

@@ -92,8 +92,8 @@ PyObject* dispatch_by_hash(Dispatcher* self, const CallView& call, PyObject*& ea
   bool hit = static_cast<bool>(compiled);
   if (!hit) {
     Owned made = Owned::steal(PyObject_CallFunctionObjArgs(
-        config.specialize, self->fun_in_tree ? Py_None : self->fun, skeleton.get(),
-        self->options, table->traces, nullptr));
+        config.specialize, self->fun, self->fun_in_tree ? Py_True : Py_False,
+        skeleton.get(), self->options, table->traces, nullptr));
     // Meanwhile another thread may have been faster.
     if (!made || !find(table, key, hash, compiled)) {
       return nullptr;
@@ -145,7 +145,7 @@ PyObject* dispatch(Dispatcher* self, const CallView& call, PyObject*& eager) {
     eager = result;
     return nullptr;
   }
-  ++table->hits;
+  table->hits += result != nullptr ? 1 : 0;
   return unwrap(result);
 }
 
@@ -171,7 +171,11 @@ PyObject* dispatcher_vectorcall(PyObject* object, PyObject* const* args,
   }
   if (eager != nullptr) {
     Py_DECREF(eager);
-    return PyObject_Vectorcall(self->fun, args, positional, kwnames);
+    if (!python::enter_level()) {
+      return nullptr;
+    }
+    result = PyObject_Vectorcall(self->fun, args, positional, kwnames);
+    python::leave_level();
   }
   return result;
 }
@@ -238,10 +242,16 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
                         "autojit.jit needs a callable, got %R of type %s", fun,
                         Py_TYPE(fun)->tp_name);
   }
-  const TypePlan* plan = plan_for(fun);
+  const TypePlan* plan = nullptr;
+  try {
+    plan = plan_for(fun);
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
   if (plan == nullptr) {
     return nullptr;
   }
+  bool fun_in_tree = plan->kind != Kind::Identity;
   Owned object = Owned::steal(type->tp_alloc(type, 0));
   if (!object) {
     return nullptr;
@@ -250,7 +260,7 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   self->vectorcall = dispatcher_vectorcall;
   self->fun = Py_NewRef(fun);
   self->options = Py_NewRef(options);
-  self->fun_in_tree = plan->kind != Kind::Identity;
+  self->fun_in_tree = fun_in_tree;
   self->keyword_order_matters = takes_any_keyword(fun);
   self->table = new_table(static_cast<std::size_t>(maxsize));
   if (self->table == nullptr || !copy_attributes(self)) {
@@ -279,12 +289,14 @@ int dispatcher_clear(PyObject* object) {
 void dispatcher_dealloc(PyObject* object) {
   PyObject_GC_UnTrack(object);
   Dispatcher* self = cast(object);
-  if (self->weakrefs != nullptr) {
+  Py_TRASHCAN_BEGIN(object, dispatcher_dealloc)  // a dispatcher of a dispatcher of …
+      if (self->weakrefs != nullptr) {
     PyObject_ClearWeakRefs(object);
   }
   dispatcher_clear(object);
   Py_CLEAR(self->table);
   Py_TYPE(object)->tp_free(object);
+  Py_TRASHCAN_END
 }
 
 PyObject* dispatcher_repr(PyObject* object) {
@@ -321,25 +333,29 @@ PyObject* dispatcher_clear_cache(PyObject* object, PyObject* /*args*/) {
   Py_RETURN_NONE;
 }
 
-// An attribute that is the function's until someone sets it here.
+// An attribute that is the function's until someone sets it here. Dispatchers of
+// dispatchers are passed one by one, so that a long chain takes no stack.
 PyObject* get_of_fun(PyObject* object, void* closure) {
-  Dispatcher* self = cast(object);
-  const auto* name = static_cast<const char*>(closure);
-  if (self->dict != nullptr) {
-    Owned key = Owned::steal(PyUnicode_InternFromString(name));
-    if (!key) {
-      return nullptr;
-    }
-    PyObject* own = PyDict_GetItemWithError(self->dict, key.get());
+  Owned name =
+      Owned::steal(PyUnicode_InternFromString(static_cast<const char*>(closure)));
+  Owned at = Owned::borrow(object);
+  while (name && at && Py_IS_TYPE(at.get(), &DispatcherType)) {
+    Dispatcher* self = cast(at.get());
+    PyObject* own = self->dict != nullptr
+                        ? PyDict_GetItemWithError(self->dict, name.get())
+                        : nullptr;
     if (own != nullptr || PyErr_Occurred() != nullptr) {
       return Py_XNewRef(own);
     }
+    at = Owned::borrow(self->fun);
   }
-  if (self->fun == nullptr) {
-    PyErr_SetString(PyExc_AttributeError, name);
+  if (!name || !at) {
+    if (name) {
+      PyErr_SetObject(PyExc_AttributeError, name.get());
+    }
     return nullptr;
   }
-  return PyObject_GetAttrString(self->fun, name);
+  return PyObject_GetAttr(at.get(), name.get());
 }
 
 int set_here(PyObject* object, PyObject* value, void* closure) {
@@ -348,8 +364,14 @@ int set_here(PyObject* object, PyObject* value, void* closure) {
     return -1;
   }
   const auto* name = static_cast<const char*>(closure);
-  return value != nullptr ? PyDict_SetItemString(dict.get(), name, value)
-                          : PyDict_DelItemString(dict.get(), name);
+  if (value != nullptr) {
+    return PyDict_SetItemString(dict.get(), name, value);
+  }
+  int deleted = PyDict_DelItemString(dict.get(), name);
+  if (deleted < 0 && PyErr_ExceptionMatches(PyExc_KeyError) != 0) {
+    PyErr_SetString(PyExc_AttributeError, name);
+  }
+  return deleted;
 }
 
 // `__wrapped__` and `__signature__` are not the function's own.
@@ -380,7 +402,8 @@ PyObject* get_signature(PyObject* object, void* /*closure*/) {
   if (!inspect) {
     return nullptr;
   }
-  PyObject* signature = PyObject_CallMethod(inspect.get(), "signature", "O", self->fun);
+  Owned get = Owned::steal(PyObject_GetAttrString(inspect.get(), "signature"));
+  PyObject* signature = get ? PyObject_CallOneArg(get.get(), self->fun) : nullptr;
   if (signature == nullptr && PyErr_ExceptionMatches(PyExc_ValueError) != 0) {
     PyErr_SetString(PyExc_AttributeError, "__signature__");
   }
@@ -408,6 +431,7 @@ PyGetSetDef dispatcher_getset[] = {
 };
 
 PyMemberDef dispatcher_members[] = {
+    {"_fun", T_OBJECT, offsetof(Dispatcher, fun), READONLY, nullptr},
     {"_options", T_OBJECT, offsetof(Dispatcher, options), READONLY, nullptr},
     {nullptr, 0, 0, 0, nullptr},
 };

@@ -233,54 +233,62 @@ bool Flattener::tuple(PyObject* object) {
 }
 
 // A number that depends on the value of a set's element only, as far as that can be
-// told without looking into instances. Elements of one number keep their order.
-std::uint64_t order_of(PyObject* object) {
+// told from its first levels and without looking into instances. Elements of one number
+// keep their order. False with an exception set on failure. May run Python.
+bool order_of(PyObject* object, int levels, std::uint64_t& mixed) {
   constexpr std::uint64_t kOdd = 0x9E3779B97F4A7C15U;
-  PyTypeObject* type = Py_TYPE(object);
-  std::uint64_t mixed = reinterpret_cast<std::uintptr_t>(type) * kOdd;
-  const TypePlan* plan = find_plan(type);
-  Kind kind = plan != nullptr ? plan->kind : Kind::Reduce;
-  switch (kind) {
+  const TypePlan* plan = plan_for(object);
+  if (plan == nullptr) {
+    return false;
+  }
+  mixed = reinterpret_cast<std::uintptr_t>(plan->type) * kOdd;
+  switch (plan->kind) {
     case Kind::Identity:
-      return mixed ^ reinterpret_cast<std::uintptr_t>(object);
+      mixed ^= reinterpret_cast<std::uintptr_t>(object);
+      return true;
     case Kind::Float: {
       double value = PyFloat_AS_DOUBLE(object);
-      return mixed ^ hash_bytes(reinterpret_cast<const char*>(&value), sizeof value);
+      mixed ^= hash_bytes(reinterpret_cast<const char*>(&value), sizeof value);
+      return true;
     }
     case Kind::Complex: {
       const Py_complex& value = reinterpret_cast<PyComplexObject*>(object)->cval;
-      return mixed ^ hash_bytes(reinterpret_cast<const char*>(&value), sizeof value);
+      mixed ^= hash_bytes(reinterpret_cast<const char*>(&value), sizeof value);
+      return true;
     }
     case Kind::Int:
     case Kind::Str:
     case Kind::Bytes:
-      return mixed ^ (static_cast<std::uint64_t>(PyObject_Hash(object)) * kOdd);
+      mixed ^= static_cast<std::uint64_t>(PyObject_Hash(object)) * kOdd;
+      return true;
     case Kind::NumpyScalar: {
       Bytes bytes = numpy_scalar_bytes(object);
-      return mixed ^ hash_bytes(bytes.data, bytes.size);
+      mixed ^= hash_bytes(bytes.data, bytes.size);
+      return true;
     }
     case Kind::Tuple:
     case Kind::NamedTuple:
-      for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i) {
-        mixed = (mixed ^ order_of(PyTuple_GET_ITEM(object, i))) * kOdd;
-        mixed ^= mixed >> 32U;
-      }
-      return mixed;
-    case Kind::FrozenSet: {
-      Owned elements = Owned::steal(PySequence_List(object));
-      if (!elements) {
-        PyErr_Clear();
-        return mixed;
-      }
-      std::uint64_t sum = 0;
-      for (Py_ssize_t i = 0; i < PyList_GET_SIZE(elements.get()); ++i) {
-        sum += order_of(PyList_GET_ITEM(elements.get(), i)) * kOdd;
-      }
-      return mixed ^ sum;
-    }
+    case Kind::FrozenSet:
+      break;
     default:
-      return mixed;
+      return true;
   }
+  bool ordered = plan->kind != Kind::FrozenSet;
+  Owned parts = Owned::steal(levels == 0 ? PyList_New(0) : PySequence_List(object));
+  if (!parts) {
+    return false;
+  }
+  std::uint64_t sum = 0;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(parts.get()); ++i) {
+    std::uint64_t part = 0;
+    if (!order_of(PyList_GET_ITEM(parts.get(), i), levels - 1, part)) {
+      return false;
+    }
+    sum = (ordered ? (sum ^ part) * kOdd : sum + part * kOdd);
+    sum ^= ordered ? sum >> 32U : 0;
+  }
+  mixed ^= sum;
+  return true;
 }
 
 bool Flattener::set(Op op, PyObject* object) {
@@ -293,11 +301,11 @@ bool Flattener::set(Op op, PyObject* object) {
   auto size = static_cast<std::size_t>(PyList_GET_SIZE(elements));
   std::vector<std::uint64_t> order(size);
   for (std::size_t i = 0; i < size; ++i) {
-    PyObject* element = PyList_GET_ITEM(elements, static_cast<Py_ssize_t>(i));
-    if (plan_for(element) == nullptr) {
+    constexpr int kLevels = 3;
+    if (!order_of(PyList_GET_ITEM(elements, static_cast<Py_ssize_t>(i)), kLevels,
+                  order[i])) {
       return false;
     }
-    order[i] = order_of(element);
   }
   std::vector<std::size_t> sorted(size);
   std::iota(sorted.begin(), sorted.end(), std::size_t{0});
@@ -417,6 +425,7 @@ bool Flattener::reduce(PyObject* object) {
   if (reduction == Py_None) {
     return constant(Op::Opaque, object);
   }
+  program_.reduces = true;
   std::uint32_t present = 0;
   for (std::uint32_t part = 0; part < 4; ++part) {
     if (reduction_part(reduction, part + 2) != Py_None) {
@@ -525,10 +534,18 @@ bool Flattener::call_parts(const CallView& call) {
   std::iota(places.begin(), places.end(), 0U);
   PyObject* kwnames = nullptr;
   if (count != 0) {
+    // Exact strings: what else a name may be is no part of it, and could run Python.
+    std::vector<Owned> names;
+    for (std::size_t i = 0; i < count; ++i) {
+      names.push_back(Owned::steal(PyUnicode_FromObject(
+          PyTuple_GET_ITEM(call.kwnames, static_cast<Py_ssize_t>(i)))));
+      if (!names.back()) {
+        return false;
+      }
+    }
     if (!call.keyword_order_matters) {
       std::sort(places.begin(), places.end(), [&](std::uint32_t a, std::uint32_t b) {
-        return PyUnicode_Compare(PyTuple_GET_ITEM(call.kwnames, a),
-                                 PyTuple_GET_ITEM(call.kwnames, b)) < 0;
+        return PyUnicode_Compare(names[a].get(), names[b].get()) < 0;
       });
     }
     kwnames = PyTuple_New(keywords);
@@ -536,8 +553,7 @@ bool Flattener::call_parts(const CallView& call) {
       return false;
     }
     for (std::size_t i = 0; i < count; ++i) {
-      PyTuple_SET_ITEM(kwnames, static_cast<Py_ssize_t>(i),
-                       Py_NewRef(PyTuple_GET_ITEM(call.kwnames, places[i])));
+      PyTuple_SET_ITEM(kwnames, static_cast<Py_ssize_t>(i), names[places[i]].release());
     }
     program_.call_kwnames = Owned::borrow(call.kwnames);
   }

@@ -88,16 +88,21 @@ class Matcher {
   bool three(PyObject* object);
   bool instance(PyObject* object, const Node& head);
   bool partial(PyObject* object);
+  static int still_opaque(PyObject* object);
   Match reduction(const Later& later);
   void put_off(PyObject* object, const Node* node) {
     later_.push_back({Py_NewRef(object), node, leaf_});
   }
-  // Notes an object that could occur twice. One that is referred to once cannot.
+  // Notes an object that could occur twice. One that is referred to once cannot, unless
+  // a reduction finds it by other ways; and then it also has to stay what it is.
   void meet(PyObject* object, std::uint32_t slot) {
     if (slot != 0) {
       slots_[slot] = object;
     }
-    if (Py_REFCNT(object) > 1) {
+    if (program_.reduces) {
+      held_.push_back(Py_NewRef(object));
+      met_.push_back(object);
+    } else if (Py_REFCNT(object) > 1) {
       met_.push_back(object);
     }
   }
@@ -247,6 +252,22 @@ bool Matcher::partial(PyObject* object) {
   return part(dict != nullptr && PyDict_GET_SIZE(dict) != 0 ? dict : Py_None);
 }
 
+// Whether objects of this class would still be taken apart as `kind`.
+bool is_still(Kind kind, PyTypeObject* type) {
+  const TypePlan* plan = find_plan(type);
+  return plan != nullptr && plan->kind == kind && is_current(*plan);
+}
+
+// Whether this object would still be reduced.
+bool is_still_reduced(PyObject* object) {
+  const TypePlan* plan = find_plan(Py_TYPE(object));
+  if (plan == nullptr || !is_current(*plan)) {
+    return false;
+  }
+  return plan->kind == Kind::Reduce || plan->kind == Kind::NumpyDtype ||
+         (plan->kind == Kind::NumpyArray && !numpy_is_plain(object));
+}
+
 bool Matcher::node(PyObject* object) {
   const Node& head = *pc_++;
   PyTypeObject* type = Py_TYPE(object);
@@ -261,6 +282,7 @@ bool Matcher::node(PyObject* object) {
              items(PySequence_Fast_ITEMS(object), head.size);
     case Op::NamedTuple:
       return reinterpret_cast<PyObject*>(type) == head.object &&
+             is_still(Kind::NamedTuple, type) &&
              PyTuple_GET_SIZE(object) == static_cast<Py_ssize_t>(head.size) &&
              items(PySequence_Fast_ITEMS(object), head.size);
     case Op::List:
@@ -303,14 +325,12 @@ bool Matcher::node(PyObject* object) {
     case Op::Method:
       return type == &PyMethod_Type && part(PyMethod_GET_FUNCTION(object)) &&
              part(PyMethod_GET_SELF(object));
-    case Op::Partial: {
-      const TypePlan* plan = find_plan(type);
-      if (plan == nullptr || plan->kind != Kind::Partial) {
+    case Op::Partial:
+      if (type != partial_type) {
         return false;
       }
       meet(object, head.extra);
       return partial(object);
-    }
     case Op::Bytearray:
       if (type != &PyByteArray_Type) {
         return false;
@@ -332,16 +352,17 @@ bool Matcher::node(PyObject* object) {
     }
     case Op::Opaque:
       meet(object, head.extra);
-      if (object == head.object) {
-        return true;
-      }
-      if (type != Py_TYPE(head.object) || !has_own_equality(type)) {
+      if (type != Py_TYPE(head.object) ||
+          (object != head.object && !has_own_equality(type))) {
         return false;
       }
-      put_off(object, &head);
+      if (object != head.object || may_change_its_mind(type)) {
+        put_off(object, &head);
+      }
       return true;
     case Op::Reduce:
-      if (reinterpret_cast<PyObject*>(type) != head.object) {
+      if (reinterpret_cast<PyObject*>(type) != head.object ||
+          !is_still_reduced(object)) {
         return false;
       }
       meet(object, head.extra);
@@ -354,6 +375,19 @@ bool Matcher::node(PyObject* object) {
   }
 }
 
+// 1 if flattening would hand `object` through whole, 0 if it would take it apart, -1
+// with an exception set.
+int Matcher::still_opaque(PyObject* object) {
+  if (!may_change_its_mind(Py_TYPE(object))) {
+    return 1;
+  }
+  Owned reduction = Owned::steal(reduce(object));
+  if (!reduction) {
+    return -1;
+  }
+  return reduction.get() == Py_None ? 1 : 0;
+}
+
 Match Matcher::reduction(const Later& later) {
   PyObject* reduction = reduce(later.object);
   if (reduction == nullptr) {
@@ -363,6 +397,7 @@ Match Matcher::reduction(const Later& later) {
   if (reduction == Py_None) {
     return Match::No;
   }
+  python::NoCollection no_collection(true);  // a walk like the first
   pc_ = later.node + 2;
   leaf_ = later.leaf;
   for (std::uint32_t i = 0; i < 6; ++i) {
@@ -394,7 +429,10 @@ Match Matcher::finish() {
       case Op::Ref:
         continue;  // when all slots are filled
       case Op::Opaque:
-        same = same_opaque(later.node->object, later.object);
+        same = still_opaque(later.object);
+        if (same == 1) {
+          same = same_opaque(later.node->object, later.object);
+        }
         break;
       default:
         same = numpy_same_slowly(later.node->object, later.object);
@@ -480,6 +518,9 @@ bool Matcher::call(const CallView& call) {
 
 Match match_call(const Program& program, const CallView& call, PyObject** leaves) {
   std::fill(leaves, leaves + program.leaves, nullptr);
+  if (plans_are_stale()) {
+    return Match::No;
+  }
   // The walk is no deeper than the program, and takes no more than this for a level.
   // Where that may be too much, flattening gives the error.
   constexpr std::size_t kLevel = 512;

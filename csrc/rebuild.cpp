@@ -177,12 +177,12 @@ PyObject* Rebuilder::set(const Node& head) {
 
 PyObject* Rebuilder::partial(const Node& head) {
   static PyObject* const setstate = PyUnicode_InternFromString("__setstate__");
-  static PyObject* const functools = PyImport_ImportModule("functools");
   Owned func = Owned::steal(part());
   if (!func) {
     return nullptr;
   }
-  Owned made = Owned::steal(PyObject_CallMethod(functools, "partial", "O", func.get()));
+  Owned made = Owned::steal(
+      PyObject_CallOneArg(reinterpret_cast<PyObject*>(partial_type), func.get()));
   if (!made) {
     return failed(head);
   }
@@ -207,7 +207,11 @@ PyObject* Rebuilder::partial(const Node& head) {
 
 PyObject* Rebuilder::instance(const Node& head) {
   const TypePlan& plan = *head.plan;
-  Owned made = Owned::steal(new_instance(plan));
+  bool has_state = head.size != 0;
+  for (std::size_t i = 0; i < plan.slots.size() && !has_state; ++i) {
+    has_state = pc_[i].op != Op::Unset;
+  }
+  Owned made = Owned::steal(new_instance(plan.type, has_state));
   if (!made) {
     return failed(head);
   }

@@ -52,6 +52,7 @@ void Program::swap(Program& other) noexcept {
   std::swap(leaves, other.leaves);
   std::swap(slots, other.slots);
   std::swap(depth, other.depth);
+  std::swap(reduces, other.reduces);
   std::swap(allocates, other.allocates);
   Owned mine = std::move(call_kwnames);
   call_kwnames = std::move(other.call_kwnames);
@@ -93,7 +94,13 @@ PyObject* skeleton_compare(PyObject* self, PyObject* other, int op) {
   return PyBool_FromLong((same != 0) == (op == Py_EQ) ? 1 : 0);
 }
 
-PyObject* skeleton_repr(PyObject* self) { return describe(cast(self)->program); }
+PyObject* skeleton_repr(PyObject* self) {
+  try {
+    return describe(cast(self)->program);
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
+}
 
 PyObject* with_leaves(PyObject* self, PyObject* leaves,
                       PyObject* (*put_together)(Skeleton*, PyObject* const*)) {

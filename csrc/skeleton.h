@@ -102,6 +102,8 @@ class Program {
   std::uint32_t leaves = 0;
   std::uint32_t slots = 0;
   std::uint32_t depth = 0;
+  // There is a Reduce: matching runs Python, after the walk.
+  bool reduces = false;
   // Matching may allocate: there is an instance or a set.
   bool allocates = false;
   // A call's keyword names as they were passed, and for each keyword part of the

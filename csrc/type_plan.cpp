@@ -19,6 +19,8 @@ namespace autojit {
 
 Config config;
 PyTypeObject* hot_leaf_type = nullptr;
+PyTypeObject* partial_type = nullptr;
+Py_ssize_t copyreg_size = -1;
 
 namespace {
 
@@ -40,11 +42,21 @@ std::unordered_map<PyTypeObject*, Entry>& entries() {
 
 constexpr std::size_t kRecentTypes = 256;
 std::array<const TypePlan*, kRecentTypes> recent_plans{};
-Py_ssize_t copyreg_size = -1;
 
 const TypePlan*& recent_plan(PyTypeObject* type) {
   auto bits = reinterpret_cast<std::uintptr_t>(type);
   return recent_plans[((bits >> 4U) ^ (bits >> 12U)) % kRecentTypes];
+}
+
+// After a failure of user code: true if it was no more than a refusal.
+bool clear_refusal() {
+  if (PyErr_ExceptionMatches(PyExc_Exception) != 0 &&
+      PyErr_ExceptionMatches(PyExc_MemoryError) == 0 &&
+      PyErr_ExceptionMatches(PyExc_RecursionError) == 0) {
+    PyErr_Clear();
+    return true;
+  }
+  return false;
 }
 
 // Names that are looked up on every class, interned once.
@@ -239,12 +251,7 @@ void find_slots(TypePlan& plan) {
 int answers_for_itself(PyObject* object) {
   Owned reduce = Owned::steal(PyObject_GetAttr(object, names.reduce_ex));
   if (!reduce) {
-    if (PyErr_ExceptionMatches(PyExc_Exception) != 0 &&
-        PyErr_ExceptionMatches(PyExc_MemoryError) == 0) {
-      PyErr_Clear();
-      return 0;
-    }
-    return -1;
+    return clear_refusal() ? 0 : -1;
   }
   return PyCFunction_Check(reduce.get()) && PyCFunction_GET_SELF(reduce.get()) == object
              ? 1
@@ -320,8 +327,6 @@ const std::vector<BuiltinKind>& builtin_kinds() {
   return *kinds;
 }
 
-PyTypeObject* partial_type = nullptr;
-
 // False with an exception set on failure. May run Python.
 bool make_plan(TypePlan& plan, PyObject* object) {
   PyTypeObject* type = plan.type;
@@ -374,11 +379,6 @@ bool same_plan(const TypePlan& a, const TypePlan& b) {
                     });
 }
 
-// Builtin types never change; a type registered with `copyreg` later on does.
-bool is_current(const TypePlan& plan) {
-  return (plan.type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 || plan.current();
-}
-
 const TypePlan* make_or_renew(PyObject* object) {
   PyTypeObject* type = Py_TYPE(object);
   PlanOwner plan(new TypePlan);
@@ -419,7 +419,7 @@ const TypePlan* find_plan(PyTypeObject* type) {
 }
 
 const TypePlan* plan_for(PyObject* object) {
-  if (PyDict_GET_SIZE(config.copyreg_table) != copyreg_size) {
+  if (plans_are_stale()) {
     copyreg_size = PyDict_GET_SIZE(config.copyreg_table);
     for (auto& [type, entry] : entries()) {
       entry.plan->version = 0;
@@ -441,60 +441,18 @@ bool is_leaf_type_slow(PyTypeObject* type) {
   return true;
 }
 
-namespace {
-
-// 1 if calling `__new__` without arguments gives new empty instances, or can't be done
-// because it wants arguments; 0 if it gives something else; -1 with an exception set.
-int new_is_like_objects(PyTypeObject* type) {
-  PyObject* no_args = PyTuple_New(0);
-  Owned args = Owned::steal(no_args);
-  std::array<Owned, 2> made;
-  for (Owned& instance : made) {
-    instance = Owned::steal(type->tp_new(type, no_args, nullptr));
-    if (!instance) {
-      if (PyErr_ExceptionMatches(PyExc_TypeError) == 0) {
-        return -1;
-      }
-      PyErr_Clear();
-      return 1;
-    }
-    if (Py_TYPE(instance.get()) != type) {
-      return 0;
-    }
-    PyObject* dict = python::instance_dict(instance.get());
-    if (dict != nullptr && PyDict_GET_SIZE(dict) != 0) {
-      return 0;
-    }
-  }
-  return made[0].get() != made[1].get() ? 1 : 0;
-}
-
-}  // namespace
-
-PyObject* new_instance(const TypePlan& plan) {
+PyObject* new_instance(PyTypeObject* type, bool has_state) {
   static PyObject* const no_args = PyTuple_New(0);
-  PyTypeObject* type = plan.type;
-  if (plan.make == TypePlan::New::Unknown) {
-    int like_objects = 1;
-    if (type->tp_new != PyBaseObject_Type.tp_new) {
-      like_objects = new_is_like_objects(type);
-      if (like_objects < 0) {
-        return nullptr;
-      }
+  if (!has_state && type->tp_new != PyBaseObject_Type.tp_new) {
+    Owned made = Owned::steal(type->tp_new(type, no_args, nullptr));
+    if (made ? Py_IS_TYPE(made.get(), type) : !clear_refusal()) {
+      return made.release();
     }
-    plan.make = like_objects != 0 ? TypePlan::New::Object : TypePlan::New::Python;
   }
-  if (plan.make == TypePlan::New::Object) {
-    return PyBaseObject_Type.tp_new(type, no_args, nullptr);
-  }
-  Owned instance = Owned::steal(type->tp_new(type, no_args, nullptr));
-  if (instance && Py_TYPE(instance.get()) != type) {
-    PyErr_Format(PyExc_TypeError, "%s.__new__ returned an instance of %s",
-                 type->tp_name, Py_TYPE(instance.get())->tp_name);
-    return nullptr;
-  }
-  return instance.release();
+  return PyBaseObject_Type.tp_new(type, no_args, nullptr);
 }
+
+bool may_change_its_mind(PyTypeObject* type) { return made_by_class_statement(type); }
 
 namespace {
 
@@ -546,21 +504,6 @@ bool has_own_equality(PyTypeObject* type) {
          type->tp_hash != nullptr && type->tp_hash != PyObject_HashNotImplemented &&
          type->tp_hash != PyBaseObject_Type.tp_hash;
 }
-
-namespace {
-
-// After a failure of user code: true if it was no more than a refusal.
-bool clear_refusal() {
-  if (PyErr_ExceptionMatches(PyExc_Exception) != 0 &&
-      PyErr_ExceptionMatches(PyExc_MemoryError) == 0 &&
-      PyErr_ExceptionMatches(PyExc_RecursionError) == 0) {
-    PyErr_Clear();
-    return true;
-  }
-  return false;
-}
-
-}  // namespace
 
 int same_opaque(PyObject* ours, PyObject* other) {
   if (ours == other) {
@@ -695,6 +638,10 @@ bool is_fortran(PyArrayObject* array) {
   return PyArray_IS_F_CONTIGUOUS(array) && !PyArray_IS_C_CONTIGUOUS(array);
 }
 
+bool has_fields(PyArrayObject* array) {
+  return PyDataType_HASFIELDS(PyArray_DESCR(array));
+}
+
 bool same_shape(PyArrayObject* a, PyArrayObject* b) {
   return PyArray_NDIM(a) == PyArray_NDIM(b) &&
          std::equal(PyArray_DIMS(a), PyArray_DIMS(a) + PyArray_NDIM(a),
@@ -710,7 +657,19 @@ bool same_data(PyArrayObject* a, PyArrayObject* b) {
 
 PyObject* numpy_copy(PyObject* object) {
   auto* array = reinterpret_cast<PyArrayObject*>(object);
-  return PyArray_NewCopy(array, is_fortran(array) ? NPY_FORTRANORDER : NPY_CORDER);
+  if (!has_fields(array)) {
+    return PyArray_NewCopy(array, is_fortran(array) ? NPY_FORTRANORDER : NPY_CORDER);
+  }
+  // numpy copies fields and leaves the gaps between them as they are: make them zero.
+  PyArray_Descr* dtype = PyArray_DESCR(array);
+  Py_INCREF(dtype);
+  Owned copy = Owned::steal(PyArray_Zeros(PyArray_NDIM(array), PyArray_DIMS(array),
+                                          dtype, is_fortran(array) ? 1 : 0));
+  if (!copy ||
+      PyArray_CopyInto(reinterpret_cast<PyArrayObject*>(copy.get()), array) < 0) {
+    return nullptr;
+  }
+  return copy.release();
 }
 
 int numpy_same(PyObject* ours, PyObject* other) {
@@ -720,7 +679,7 @@ int numpy_same(PyObject* ours, PyObject* other) {
       is_fortran(a) != is_fortran(b)) {
     return 0;
   }
-  if (PyArray_DESCR(a) != PyArray_DESCR(b) ||
+  if (PyArray_DESCR(a) != PyArray_DESCR(b) || has_fields(b) ||
       !(PyArray_IS_C_CONTIGUOUS(b) || PyArray_IS_F_CONTIGUOUS(b))) {
     return -1;
   }

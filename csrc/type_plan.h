@@ -16,7 +16,7 @@ struct Config {
   PyObject* ordinary_state = nullptr;  // frozenset of names, see `_reduce.py`
   PyObject* reduce = nullptr;          // (object, value) -> reduction or None
   PyObject* set_state = nullptr;       // (object, state, list, dict, setter)
-  PyObject* specialize = nullptr;      // (fun, skeleton, options, count) -> compiled
+  PyObject* specialize = nullptr;      // (fun, in_tree, skeleton, options, count)
   PyObject* cache_info = nullptr;      // the class of `cache_info()`
   PyObject* eager = nullptr;           // what a compiled function returns under
                                        // `jax.disable_jit`
@@ -56,15 +56,10 @@ struct TypePlan {
     PyObject* name;  // owned str
     Py_ssize_t offset;
   };
-  enum class New : std::uint8_t { Unknown, Object, Python };
-
   PyTypeObject* type;  // borrowed: each node owns a reference to it
   Kind kind = Kind::Reduce;
   bool is_leaf = false;
   bool has_dict = false;
-  // How an Instance is made: by `object.__new__` if the class's own `__new__`, called
-  // without arguments, does no more than that or takes arguments.
-  mutable New make = New::Unknown;
   unsigned int version = 0;
   std::vector<Slot> slots;
   mutable std::uint32_t owners = 1;
@@ -102,12 +97,30 @@ inline bool is_leaf_type(PyTypeObject* type) {
   return type == hot_leaf_type || is_leaf_type_slow(type);
 }
 
-// A new instance without state, as unpickling would make it. May run Python.
-PyObject* new_instance(const TypePlan& plan);
+// The size of `copyreg.dispatch_table` when the plans were made.
+extern Py_ssize_t copyreg_size;
+inline bool plans_are_stale() {
+  return PyDict_GET_SIZE(config.copyreg_table) != copyreg_size;
+}
+// Whether a plan holds for what its class is now. Builtin classes never change.
+inline bool is_current(const TypePlan& plan) {
+  return (plan.type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 || plan.current();
+}
+
+// A new instance. One that will be given its whole state is made by `object.__new__`;
+// for one that has none the class's own `__new__` is asked first, as unpickling would:
+// it may be a singleton. May run Python.
+PyObject* new_instance(PyTypeObject* type, bool has_state);
+
+// `functools.partial`.
+extern PyTypeObject* partial_type;
 
 // Whether `other` is the constant `ours` of kind `op`; never true for different types.
 // Runs no Python. Opaque: by identity only.
 bool same_constant(Op op, PyObject* ours, PyObject* other);
+// Whether an opaque object of this type may be another time one that can be reduced:
+// the methods of a class that a class statement made can decide what they like.
+bool may_change_its_mind(PyTypeObject* type);
 // Whether comparing opaque objects of this type can tell more than identity.
 bool has_own_equality(PyTypeObject* type);
 // 1, 0, -1 with an exception set. Runs Python.

@@ -245,7 +245,7 @@ def _rebuild(fun: Any, options: Options, maxsize: int | None) -> Dispatcher[...,
 
 def _reduce_by_value(dispatcher: Dispatcher[..., Any]) -> tuple[Any, ...]:
     maxsize = dispatcher.cache_info().maxsize
-    parts = dispatcher.__wrapped__, dispatcher._options, maxsize
+    parts = dispatcher._fun, dispatcher._options, maxsize
     return _rebuild, parts, dispatcher.__dict__ or None
 
 

@@ -47,7 +47,8 @@ EAGER = _Eager()
 
 
 def specialize(
-    fun: Callable[..., Any] | None,
+    fun: Callable[..., Any],
+    in_tree: bool,
     skeleton: _core.Skeleton,
     options: Options,
     traces: Any,
@@ -56,8 +57,11 @@ def specialize(
 
     Parameters
     ----------
-    fun : callable or None
-        The function; None if it is part of the call tree.
+    fun : callable
+        The function.
+    in_tree : bool
+        Whether `fun` is part of the call tree: then what is called is what the skeleton
+        makes of it, and `fun` is not kept.
     skeleton : Skeleton
         Of the call.
     options : Options
@@ -70,6 +74,7 @@ def specialize(
     callable
         A ``jax.jit``-compiled function of the flat leaves.
     """
+    static_fun = None if in_tree else fun
 
     def flat(*leaves: Any) -> Any:
         # `jax.jit` calls this without tracing only under `jax.disable_jit`. Then the
@@ -77,20 +82,20 @@ def specialize(
         if jax.config.jax_disable_jit:
             return EAGER
         traces.increment()
-        own_fun, args, kwargs = skeleton.unflatten(leaves)
-        result = (own_fun if fun is None else fun)(*args, **kwargs)
+        traced_fun, args, kwargs = skeleton.unflatten(leaves)
+        result = (traced_fun if in_tree else static_fun)(*args, **kwargs)
         if isinstance(result, Iterator):
             result = iter(list(result))
         return _core.flatten_result(result)
 
-    callee = fun
-    if callee is None:
-        callee = skeleton.unflatten((None,) * skeleton.num_leaves)[0]
     # JAX names the compiled module, profiles and errors after the function, and finds
     # its source by `__wrapped__`; what is called has a signature of its own.
-    flat.__name__ = getattr(callee, "__name__", type(callee).__name__)
-    if isinstance(callee, types.FunctionType):
-        functools.update_wrapper(flat, callee, updated=())
+    function = fun.__func__ if isinstance(fun, types.MethodType) else fun
+    if isinstance(function, types.FunctionType):
+        functools.update_wrapper(flat, function, updated=())
+    else:
+        name = getattr(function, "__name__", None)
+        flat.__name__ = name if isinstance(name, str) else type(function).__name__
     flat.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
     return jax.jit(
         flat,

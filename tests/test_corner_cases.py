@@ -1,0 +1,337 @@
+"""Corner cases of matching and rebuilding, each of which once went wrong."""
+
+import copy
+import copyreg
+import enum
+import functools
+import gc
+import weakref
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import autojit
+
+
+class Refuses:
+    """Refuses to be reduced while it is open; all of a class may be equal."""
+
+    def __init__(self, value):
+        self.value = value
+        self.open = True
+
+    def __getstate__(self):
+        if self.open:
+            raise TypeError
+        return self.__dict__
+
+
+class RefusesAndEqual(Refuses):
+    def __eq__(self, other):
+        return type(other) is RefusesAndEqual
+
+    def __hash__(self):
+        return 1
+
+
+def test_an_opaque_object_that_becomes_reducible_is_taken_apart(x):
+    f = autojit.jit(lambda obj: obj.value * 2)
+    obj = Refuses(x)
+    f(obj)
+    obj.open = False
+    obj.value = x + 100
+    assert_array_equal(f(obj), (x + 100) * 2)
+
+
+def test_a_reducible_object_is_not_taken_for_an_equal_opaque_one(x):
+    f = autojit.jit(lambda obj: obj.value * 2)
+    f(RefusesAndEqual(x))
+    obj = RefusesAndEqual(x + 100)
+    obj.open = False
+    assert_array_equal(f(obj), (x + 100) * 2)
+
+
+class Plain:
+    def __init__(self, value=1):
+        self.value = value
+
+
+def hold(obj):
+    return Plain(obj)
+
+
+class Weakly:
+    """Its reduction finds an object to which it has no reference of its own."""
+
+    def __init__(self, obj):
+        self.ref = weakref.ref(obj)
+
+    def __reduce__(self):
+        return hold, (self.ref(),)
+
+
+def test_sharing_by_way_of_a_weak_reference_is_seen(x):
+    f = autojit.jit(lambda items, held: (x, items[0] is held.value))
+    other = Plain()
+    assert not f([Plain()], Weakly(other))[1]
+    items = [Plain()]
+    assert f(items, Weakly(items[0]))[1]
+    items = [Plain()]
+    assert not f(items, Weakly(other))[1]
+
+
+def test_a_class_that_loses_its_setstate_is_noticed(x):
+    class Changing:
+        pass
+
+    obj = Changing()
+    obj.value = 1
+    Changing.__setstate__ = lambda self, state: self.__dict__.update(state, extra=1)
+    f = autojit.jit(lambda obj: (x, sorted(obj.__dict__)))
+    assert f(obj)[1] == ["extra", "value"]
+    del Changing.__setstate__
+    assert f(obj)[1] == ["value"]
+
+
+def test_a_class_that_is_registered_with_copyreg_is_noticed(x):
+    class Registered:
+        pass
+
+    def make(value):
+        obj = Registered()
+        obj.value = value
+        obj.made = True
+        return obj
+
+    obj = Registered()
+    obj.value = 1
+    f = autojit.jit(lambda obj: (x, sorted(obj.__dict__)))
+    assert f(obj)[1] == ["value"]
+    copyreg.pickle(Registered, lambda obj: (make, (obj.value,)))
+    try:
+        assert f(obj)[1] == ["made", "value"]
+    finally:
+        del copyreg.dispatch_table[Registered]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: np.zeros(50, [("a", "i4"), ("b", "i4")])[["a"]],
+        lambda: np.ones(50, np.dtype([("a", "i1"), ("b", "f8")], align=True)),
+    ],
+    ids=["view of one field", "aligned"],
+)
+def test_gaps_between_the_fields_of_an_array_do_not_count(x, make):
+    f = autojit.jit(lambda array: x + float(array["a"].sum()))
+    for i in range(6):
+        f(make())
+        garbage = np.full(50, i + 1.7)  # where the next copy may come to lie
+        del garbage
+    assert f.cache_info().traces == 1
+    assert autojit.flatten(make())[1] == autojit.flatten(make())[1]
+
+
+def test_a_field_that_differs_counts():
+    dtype = np.dtype([("a", "i1"), ("b", "f8")], align=True)
+    one, two = np.zeros(3, dtype), np.zeros(3, dtype)
+    two["b"][1] = 1
+    assert autojit.flatten(one)[1] != autojit.flatten(two)[1]
+
+
+class LooksAtItsArray:
+    def __init__(self, array):
+        self.array = array
+        self.size = array.shape[0]
+
+    def __reduce__(self):
+        return LooksAtItsArray, (self.array,)
+
+
+class Model:
+    def __init__(self, weight):
+        self.weight = weight
+
+    def apply(self, other):
+        return self.weight * other.array
+
+
+def test_a_reduction_that_looks_at_its_arrays_under_a_bound_method(x):
+    assert_array_equal(autojit.jit(Model(x).apply)(LooksAtItsArray(x)), x * x)
+
+
+def test_a_callable_object_whose_name_is_no_string(x):
+    class Anything:
+        def __call__(self, value):
+            return x + value
+
+        def __getattr__(self, name):
+            return 42
+
+    assert_array_equal(autojit.jit(Anything())(1), x + 1)
+
+
+def test_a_class_that_is_false(x):
+    class Meta(type):
+        def __len__(cls):
+            return 0
+
+    class False_(metaclass=Meta):
+        def __init__(self, array):
+            self.array = array
+
+    assert_array_equal(autojit.jit(False_)(x).array, x)
+
+
+class CallableTuple(NamedTuple):
+    a: int
+    b: int
+
+    def __call__(self, y):
+        return y * self.a + self.b
+
+
+def test_a_callable_tuple_in_a_partial_and_wrapped(x):
+    f = autojit.jit(lambda call: call())
+    assert_array_equal(f(functools.partial(CallableTuple(2, 3), x)), 2 * x + 3)
+    g = autojit.jit(CallableTuple(2, 3))
+    assert_array_equal(g(x), 2 * x + 3)
+    assert list(g.__signature__.parameters) == ["y"]
+
+
+def test_keyword_names_that_raise_when_hashed(x):
+    class Name(str):
+        refuses = False
+
+        def __hash__(self):
+            if Name.refuses:
+                raise ValueError
+            return str.__hash__(self)
+
+    f = autojit.jit(lambda **kwargs: next(iter(kwargs.values())) + 1)
+    kwargs = {Name("a"): x}
+    Name.refuses = True
+    for _ in range(2):
+        assert_array_equal(f(**kwargs), x + 1)
+    assert f.cache_info().traces == 1
+
+
+def test_a_set_of_nested_elements_has_one_skeleton():
+    Colour = enum.Enum("Colour", "a b c d e")
+    colours = {(colour,) for colour in Colour}
+    assert autojit.flatten(colours)[1] == autojit.flatten(colours)[1]
+
+
+class Singleton:
+    instance = None
+
+    def __new__(cls):
+        if cls.instance is None:
+            cls.instance = object.__new__(cls)
+        return cls.instance
+
+
+def test_a_singleton_without_state_stays_itself():
+    assert autojit.jit(lambda obj: obj is Singleton())(Singleton())
+
+
+def test_a_singleton_with_state_is_copied(x):
+    obj = Singleton()
+    obj.weight = x
+    try:
+        assert_array_equal(autojit.jit(lambda obj: obj.weight + 1)(obj), x + 1)
+        assert obj.weight is x
+    finally:
+        del obj.weight
+
+
+def test_a_new_that_wants_arguments_is_not_needed(x):
+    class Strict:
+        def __new__(cls, value):
+            if value is None:
+                raise ValueError("need a value")
+            return object.__new__(cls)
+
+        def __init__(self, value):
+            self.value = value
+
+    assert_array_equal(autojit.jit(lambda obj: obj.value * 2)(Strict(x)), x * 2)
+
+
+def test_a_copy_does_not_follow_a_changed_wrapped(x):
+    f = autojit.jit(lambda x: x + 1)
+    functools.update_wrapper(f, lambda x: x - 100)
+    assert_array_equal(copy.deepcopy(f)(x), x + 1)
+
+
+def test_deep_frozensets_are_a_recursion_error():
+    nested = frozenset()
+    for _ in range(100_000):
+        nested = frozenset([nested])
+    with pytest.raises(RecursionError, match="elements"):
+        autojit.flatten(nested)
+
+
+def test_a_long_chain_of_dispatchers(x):
+    f = autojit.jit(lambda x: x)
+    for _ in range(100_000):
+        f = autojit.jit(f)
+    assert f.__name__ == "<lambda>"
+    with pytest.raises(AttributeError):
+        del f.__name__
+
+
+class Owner:
+    def __init__(self, items):
+        self.items = items
+
+    def __reduce__(self):
+        return Owner, (self.items,)
+
+
+def test_a_collection_while_a_reduction_is_matched(x):
+    """The collector may run finalizers, which may change what is being walked."""
+
+    def make():
+        items = []
+        for i in range(100):
+            item = Plain()
+            del item.value
+            item.item = [i]
+            items.append(item)
+        return Owner(items)
+
+    f = autojit.jit(lambda owner: (x, len(owner.items)))
+    assert f(make())[1] == 100
+    owner = None
+
+    def clear(phase, info):
+        if owner is not None:
+            owner.items.clear()
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(clear)
+    try:
+        for i in range(60):
+            gc.disable()
+            owner = None
+            owner = make()
+            gc.set_threshold(1 + i)
+            gc.enable()
+            assert f(owner)[1] in (0, 100)
+    finally:
+        gc.callbacks.remove(clear)
+        gc.set_threshold(*threshold)
+        gc.enable()
+
+
+def test_an_exception_on_a_hit_is_no_hit():
+    f = autojit.jit(lambda x, y: x @ y)
+    f(jnp.ones(2), jnp.ones(2))
+    with pytest.raises(TypeError):
+        f(jnp.ones(2), jnp.ones(3))
+    assert f.cache_info().hits == 0
+    assert f.cache_info().currsize == 1
