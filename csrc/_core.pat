@@ -129,7 +129,7 @@
         leaf_types: tuple[type[Any], ...],
         identity_types: tuple[type[Any], ...],
         ordinary_state: frozenset[str],
-        reduce: Callable[[Any], tuple[Any, ...] | None],
+        reduce: Callable[..., tuple[Any, ...] | None],
         set_state: Callable[..., None],
         specialize: Callable[..., Callable[..., Any]],
         cache_info: type[CacheInfo],
