@@ -5,7 +5,7 @@
 ^autojit\._core\.__prefix__$:
     \from collections.abc import Callable, Iterable
     \from inspect import Signature
-    \from types import GenericAlias
+    \from types import GenericAlias, UnionType
     \from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, final, overload, type_check_only
     \from autojit._jit import CacheInfo
     _P = ParamSpec("_P")
@@ -96,6 +96,10 @@
     def unflatten(self, leaves: Iterable[Any], /) -> Any:
         \doc
 
+^autojit\._core\.Skeleton\._leaf_path$:
+    def _leaf_path(self, leaf: int, /) -> str:
+        \doc
+
 ^autojit\._core\.Skeleton\.num_leaves$:
     @property
     def num_leaves(self) -> int:
@@ -103,7 +107,7 @@
 
 ^autojit\._core\.flatten$:
     def flatten(
-        obj: object, leaf_type: type[Any] | tuple[type[Any], ...], /
+        obj: object, leaf_type: type[Any] | tuple[type[Any], ...] | UnionType, /
     ) -> tuple[list[Any], Skeleton]:
         \doc
 

@@ -387,6 +387,14 @@ PyObject* path(const Program& program, const char* root, std::size_t index) {
   return PyUnicode_FromStringAndSize(text.data(), static_cast<Py_ssize_t>(text.size()));
 }
 
+PyObject* leaf_path(const Program& program, const char* root, std::uint32_t leaf) {
+  std::size_t index = 0;
+  for (; program.nodes[index].op != Op::Leaf || leaf != 0; ++index) {
+    leaf -= program.nodes[index].op == Op::Leaf ? 1U : 0U;
+  }
+  return path(program, root, index);
+}
+
 PyObject* describe(const Program& program) {
   Describer describer(program);
   if (!describer.part()) {

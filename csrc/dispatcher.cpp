@@ -438,7 +438,7 @@ PyMemberDef dispatcher_members[] = {
 
 PyMethodDef dispatcher_methods[] = {
     {"cache_info", dispatcher_cache_info, METH_NOARGS,
-     "cache_info()\n--\n\n"
+     "cache_info($self, /)\n--\n\n"
      "Count what this dispatcher has done since the cache was last cleared.\n\n"
      "Returns\n-------\n"
      "CacheInfo\n"
@@ -447,7 +447,7 @@ PyMethodDef dispatcher_methods[] = {
      "    was traced; `currsize` and `maxsize`, the number of specializations and its\n"
      "    bound, None if there is none.\n"},
     {"clear_cache", dispatcher_clear_cache, METH_NOARGS,
-     "clear_cache()\n--\n\nDrop all specializations and set all counts to 0."},
+     "clear_cache($self, /)\n--\n\nDrop all specializations and set all counts to 0."},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
      "See `typing.Generic`: the parameters and the result of the function."},
     {nullptr, nullptr, 0, nullptr},

@@ -138,9 +138,29 @@ PyObject* skeleton_num_leaves(PyObject* self, void* /*closure*/) {
   return PyLong_FromUnsignedLong(cast(self)->program.leaves);
 }
 
+PyObject* skeleton_leaf_path(PyObject* self, PyObject* number) {
+  const Program& program = cast(self)->program;
+  std::size_t leaf = PyLong_AsSize_t(number);
+  if (leaf == static_cast<std::size_t>(-1) && PyErr_Occurred() != nullptr) {
+    return nullptr;
+  }
+  if (leaf >= program.leaves) {
+    return PyErr_Format(PyExc_IndexError, "this skeleton has %u leaves",
+                        program.leaves);
+  }
+  try {
+    return leaf_path(program, cast(self)->root, static_cast<std::uint32_t>(leaf));
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
+}
+
 PyMethodDef skeleton_methods[] = {
+    {"_leaf_path", skeleton_leaf_path, METH_O,
+     "_leaf_path($self, leaf, /)\n--\n\nSay where a leaf stands, like "
+     "``args[0]['x']``."},
     {"unflatten", skeleton_unflatten, METH_O,
-     "unflatten(leaves)\n--\n\n"
+     "unflatten($self, leaves, /)\n--\n\n"
      "Put the object together again around other leaves.\n\n"
      "Parameters\n----------\n"
      "leaves : iterable\n"
@@ -148,7 +168,7 @@ PyMethodDef skeleton_methods[] = {
      "    them. They need not be arrays.\n\n"
      "Returns\n-------\n"
      "object\n"
-     "    A new object; of a call, a tuple ``(callable or None, args, kwargs)``.\n\n"
+     "    A new object.\n\n"
      "Raises\n------\n"
      "ValueError\n"
      "    If the number of leaves is wrong.\n"

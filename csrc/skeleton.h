@@ -169,6 +169,8 @@ int equal(const Program& a, const Program& b);
 // unfinished program. Sets no exception and runs Python only for the repr of a key.
 // nullptr with an exception set on failure.
 PyObject* path(const Program& program, const char* root, std::size_t index);
+// The path to leaf `leaf`, which must be one.
+PyObject* leaf_path(const Program& program, const char* root, std::uint32_t leaf);
 PyObject* describe(const Program& program);
 
 }  // namespace autojit

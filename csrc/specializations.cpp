@@ -80,7 +80,7 @@ PyObject* count_trace(PyObject* self, PyObject* /*args*/) {
 
 PyMethodDef trace_count_methods[] = {
     {"increment", count_trace, METH_NOARGS,
-     "increment()\n--\n\nNote that the function body is traced once more."},
+     "increment($self, /)\n--\n\nNote that the function body is traced once more."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -313,6 +313,8 @@ const std::vector<BuiltinKind>& builtin_kinds() {
       {Py_TYPE(Py_None), Kind::Identity},
       {Py_TYPE(Py_Ellipsis), Kind::Identity},
       {Py_TYPE(Py_NotImplemented), Kind::Identity},
+      // A bare object is there to be told from all others: it is a sentinel.
+      {&PyBaseObject_Type, Kind::Identity},
       {&PyTuple_Type, Kind::Tuple},
       {&PyList_Type, Kind::List},
       {&PyDict_Type, Kind::Dict},
@@ -445,8 +447,11 @@ PyObject* new_instance(PyTypeObject* type, bool has_state) {
   static PyObject* const no_args = PyTuple_New(0);
   if (!has_state && type->tp_new != PyBaseObject_Type.tp_new) {
     Owned made = Owned::steal(type->tp_new(type, no_args, nullptr));
-    if (made ? Py_IS_TYPE(made.get(), type) : !clear_refusal()) {
+    if (made && Py_TYPE(made.get()) == type) {
       return made.release();
+    }
+    if (!made && !clear_refusal()) {
+      return nullptr;
     }
   }
   return PyBaseObject_Type.tp_new(type, no_args, nullptr);

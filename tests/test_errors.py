@@ -1181,3 +1181,19 @@ def test_a_repr_with_a_changing_object_does_no_harm(x):
     _, skeleton = autojit.flatten(items)
     assert "evil" in repr(skeleton) or "Evil" in repr(skeleton)
     assert len(skeleton.unflatten([])) == 3
+
+
+def test_an_error_about_a_tracer_says_which_array_it_is(x):
+    @autojit.jit
+    def f(batch, *, scale):
+        return 1 if batch["y"][0] > 0 else scale
+
+    with pytest.raises(jax.errors.TracerBoolConversionError) as info:
+        f({"x": x, "y": [x.sum()]}, scale=x)
+    notes = [note for note in info.value.__notes__ if note.startswith("leaves[")]
+    assert notes == ["leaves[1] is args[0]['y'][0]"]
+
+
+def test_compiler_options_must_be_a_dict():
+    with pytest.raises(TypeError, match="compiler_options"):
+        autojit.jit(lambda x: x, compiler_options=[1])

@@ -607,3 +607,15 @@ def test_arguments_are_not_kept_alive_by_the_cache(x):
     del obj
     gc.collect()
     assert [ref() for ref in alive] == [None, None]
+
+
+def test_a_bare_object_is_a_sentinel(x):
+    missing = object()
+
+    @autojit.jit
+    def f(x, default=missing):
+        return x, default is missing
+
+    assert f(x)[1]
+    assert f(x, missing)[1]
+    assert not f(x, object())[1]

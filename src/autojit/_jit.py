@@ -20,6 +20,7 @@ from autojit._specialize import EAGER, Options, specialize
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class CacheInfo(NamedTuple):
@@ -149,6 +150,10 @@ def jit(
         bound = maxsize
     if inline or keep_unused or compiler_options is not None:
         if compiler_options is not None:
+            if not isinstance(compiler_options, dict):
+                raise TypeError(
+                    f"compiler_options must be a dict or None, got {compiler_options!r}"
+                )
             compiler_options = dict(compiler_options)  # the caller's may change
         options = Options(inline, keep_unused, compiler_options)
     else:
@@ -187,8 +192,23 @@ def jax_autojit(fun: Callable[P, R]) -> Dispatcher[P, R]:
     return Dispatcher(fun, _DEFAULT_OPTIONS, 4096)
 
 
+@overload
+def flatten(obj: object) -> tuple[list[jax.Array], Skeleton]: ...
+
+
+@overload
 def flatten(
-    obj: object, leaf_type: type[Any] | tuple[type[Any], ...] = jax.Array
+    obj: object, leaf_type: type[T] | tuple[type[T], ...]
+) -> tuple[list[T], Skeleton]: ...
+
+
+@overload
+def flatten(obj: object, leaf_type: types.UnionType) -> tuple[list[Any], Skeleton]: ...
+
+
+def flatten(
+    obj: object,
+    leaf_type: type[Any] | tuple[type[Any], ...] | types.UnionType = jax.Array,
 ) -> tuple[list[Any], Skeleton]:
     """Take an object apart into its leaves and its skeleton.
 
@@ -196,7 +216,7 @@ def flatten(
     ----------
     obj : object
         Anything.
-    leaf_type : type or tuple of types, default: jax.Array
+    leaf_type : type, tuple or union of types, default: jax.Array
         What to take out. Instances are found however deep they lie; an instance that
         occurs twice is two leaves.
 

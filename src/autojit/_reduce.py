@@ -143,4 +143,4 @@ def _reduce_skeleton(skeleton: _core.Skeleton) -> tuple[Any, ...]:
     return _load_skeleton, (skeleton.unflatten(holes),)
 
 
-copyreg.pickle(_core.Skeleton, _reduce_skeleton)  # type: ignore[arg-type]
+copyreg.pickle(_core.Skeleton, _reduce_skeleton)

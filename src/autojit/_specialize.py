@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -46,6 +47,15 @@ class _Eager:
 EAGER = _Eager()
 
 
+def _say_where(error: Exception, skeleton: _core.Skeleton) -> None:
+    """Note on an error of JAX, which numbers the leaves, where they stand."""
+    if any(note.startswith("leaves[") for note in getattr(error, "__notes__", ())):
+        return  # it came through another dispatcher, whose leaves it means
+    for number in sorted(set(re.findall(r"\bleaves\[(\d+)\]", str(error))), key=int):
+        if int(number) < skeleton.num_leaves:
+            error.add_note(f"leaves[{number}] is {skeleton._leaf_path(int(number))}")
+
+
 def specialize(
     fun: Callable[..., Any],
     in_tree: bool,
@@ -74,18 +84,22 @@ def specialize(
     callable
         A ``jax.jit``-compiled function of the flat leaves.
     """
-    static_fun = None if in_tree else fun
+    static_fun: Any = None if in_tree else fun
 
     def flat(*leaves: Any) -> Any:
         # `jax.jit` calls this without tracing only under `jax.disable_jit`. Then the
         # dispatcher calls the function itself, on the caller's own objects.
-        if jax.config.jax_disable_jit:
+        if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return EAGER
         traces.increment()
         traced_fun, args, kwargs = skeleton.unflatten(leaves)
-        result = (traced_fun if in_tree else static_fun)(*args, **kwargs)
-        if isinstance(result, Iterator):
-            result = iter(list(result))
+        try:
+            result = (traced_fun if in_tree else static_fun)(*args, **kwargs)
+            if isinstance(result, Iterator):
+                result = iter(list(result))
+        except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
+            _say_where(error, skeleton)
+            raise
         return _core.flatten_result(result)
 
     # JAX names the compiled module, profiles and errors after the function, and finds
