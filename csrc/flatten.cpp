@@ -256,7 +256,9 @@ bool order_of(PyObject* object, int levels, std::uint64_t& mixed) {
       mixed ^= hash_bytes(reinterpret_cast<const char*>(&value), sizeof value);
       return true;
     }
-    case Kind::Int:
+    case Kind::Int:  // hashes are modulo 2 ** 61 - 1, and that of -1 is that of -2
+      mixed += PyLong_AsUnsignedLongLongMask(object);
+      [[fallthrough]];
     case Kind::Str:
     case Kind::Bytes:
       mixed ^= static_cast<std::uint64_t>(PyObject_Hash(object)) * kOdd;

@@ -109,7 +109,8 @@ inline std::size_t stack_left() {
 #endif
   }
   const char here = 0;
-  return static_cast<std::size_t>(&here - end);
+  return reinterpret_cast<std::uintptr_t>(&here) -
+         reinterpret_cast<std::uintptr_t>(end);
 }
 
 // For recursion over objects: keep this much for what else has to run.

@@ -5,6 +5,7 @@ import copyreg
 import enum
 import functools
 import gc
+import itertools
 import weakref
 from typing import NamedTuple
 
@@ -335,3 +336,13 @@ def test_an_exception_on_a_hit_is_no_hit():
         f(jnp.ones(2), jnp.ones(3))
     assert f.cache_info().hits == 0
     assert f.cache_info().currsize == 1
+
+
+@pytest.mark.parametrize(
+    "elements", [(1, 2**61, 2**62 - 1), (-1, -2, 2**62 - 3), (6, -1, -2)], ids=repr
+)
+def test_elements_with_equal_hashes_have_one_order(elements):
+    skeletons = [
+        autojit.flatten(set(order))[1] for order in itertools.permutations(elements)
+    ]
+    assert all(skeleton == skeletons[0] for skeleton in skeletons)

@@ -285,10 +285,7 @@ copyreg.pickle(Dispatcher, _reduce_dispatcher)
 cloudpickle.CloudPickler.dispatch_table[Dispatcher] = _reduce_for_cloudpickle
 
 _core.configure(
-    # `jax.Ref` is younger than the oldest JAX that we support.
-    leaf_types=tuple(
-        {jax.Array, jax.core.Tracer, getattr(jax, "Ref", jax.core.Tracer)}
-    ),
+    leaf_types=(jax.Array, jax.core.Tracer, jax.Ref),
     identity_types=(
         enum.Enum,
         types.FunctionType,

@@ -35,6 +35,7 @@ jax.tree_util.register_pytree_node(
 )
 
 
+_CONFIG: Any = jax.config  # its flags have no types in some versions
 _SIGNATURE = inspect.Signature(
     [inspect.Parameter("leaves", inspect.Parameter.VAR_POSITIONAL)]
 )
@@ -89,7 +90,7 @@ def specialize(
     def flat(*leaves: Any) -> Any:
         # `jax.jit` calls this without tracing only under `jax.disable_jit`. Then the
         # dispatcher calls the function itself, on the caller's own objects.
-        if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        if _CONFIG.jax_disable_jit:
             return EAGER
         traces.increment()
         traced_fun, args, kwargs = skeleton.unflatten(leaves)
