@@ -657,6 +657,7 @@ def test_compiler_options_are_passed_to_jax(x):
     np.testing.assert_array_equal(good(x), x * 2)
 
     bad = {"no_such_option_of_xla": True}
+    # Which exception that is, is the business of JAX: ours has to be the same.
     with pytest.raises(Exception) as expected:  # noqa: PT011
         jax.jit(double, compiler_options=bad)(x)
     with pytest.raises(expected.type, match="no_such_option_of_xla"):

@@ -219,6 +219,7 @@ KINDS = {
 }
 
 LOCAL_CLASS = (lambda: type("Local", (), {}))()
+# A lambda, not a named function: that is the kind of object to be tested.
 LAMBDA = lambda x: x + 1  # noqa: E731
 JITTED = jax.jit(double)
 DISPATCHER = autojit.jit(double)

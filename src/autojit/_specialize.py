@@ -111,6 +111,7 @@ def specialize(
     else:
         name = getattr(function, "__name__", None)
         flat.__name__ = name if isinstance(name, str) else type(function).__name__
+    # To a type checker, functions have no such attribute; to `inspect` they do.
     flat.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
     return jax.jit(
         flat,
