@@ -100,6 +100,23 @@
     def _leaf_path(self, leaf: int, /) -> str:
         \doc
 
+^autojit\._core\.Skeleton\._leaf_argument$:
+    def _leaf_argument(self, leaf: int, /) -> int | str | None:
+        \doc
+
+^autojit\._core\.Skeleton\._handed_through$:
+    def _handed_through(self) -> list[tuple[Any, int]]:
+        \doc
+
+^autojit\._core\.Skeleton\._node_path$:
+    def _node_path(self, number: int, /) -> str:
+        \doc
+
+^autojit\._core\.Skeleton\._num_positional$:
+    @property
+    def _num_positional(self) -> int:
+        \doc
+
 ^autojit\._core\.Skeleton\.num_leaves$:
     @property
     def num_leaves(self) -> int:
@@ -112,7 +129,9 @@
         \doc
 
 ^autojit\._core\.flatten_result$:
-    def flatten_result(obj: object, /) -> Any:
+    def flatten_result(
+        obj: object, call: Skeleton, inputs: tuple[Any, ...], /
+    ) -> Any:
         \doc
 
 ^autojit\._core\.new_result$:
@@ -136,6 +155,9 @@
         reduce: Callable[..., tuple[Any, ...] | None],
         set_state: Callable[..., None],
         specialize: Callable[..., Callable[..., Any]],
+        replay: Callable[..., None],
+        mark_seen: Callable[..., None],
+        lazy_types: frozenset[type[Any]],
         cache_info: type[CacheInfo],
         eager: Any,
         copyreg_table: dict[type[Any], Any],

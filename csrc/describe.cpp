@@ -309,6 +309,7 @@ bool Describer::inner() {
   }
   switch (node.op) {
     case Op::Leaf:
+    case Op::Forward:
       text += "*";
       return true;
     case Op::Ref:
@@ -354,7 +355,10 @@ bool Describer::inner() {
 
 }  // namespace
 
-PyObject* path(const Program& program, const char* root, std::size_t index) {
+namespace {
+
+// The way from the root to node `index`.
+std::vector<Step> steps_to(const Program& program, std::size_t index) {
   std::vector<Step> steps;
   for (std::size_t i = 0; i < index; ++i) {
     const Node& node = program.nodes[i];
@@ -373,6 +377,21 @@ PyObject* path(const Program& program, const char* root, std::size_t index) {
       steps.pop_back();
     }
   }
+  return steps;
+}
+
+std::size_t node_of_leaf(const Program& program, std::uint32_t leaf) {
+  std::size_t index = 0;
+  for (; program.nodes[index].op != Op::Leaf || leaf != 0; ++index) {
+    leaf -= program.nodes[index].op == Op::Leaf ? 1U : 0U;
+  }
+  return index;
+}
+
+}  // namespace
+
+PyObject* path(const Program& program, const char* root, std::size_t index) {
+  std::vector<Step> steps = steps_to(program, index);
   constexpr std::size_t kFirst = 16;
   constexpr std::size_t kLast = 4;
   std::string text = root;
@@ -388,11 +407,20 @@ PyObject* path(const Program& program, const char* root, std::size_t index) {
 }
 
 PyObject* leaf_path(const Program& program, const char* root, std::uint32_t leaf) {
-  std::size_t index = 0;
-  for (; program.nodes[index].op != Op::Leaf || leaf != 0; ++index) {
-    leaf -= program.nodes[index].op == Op::Leaf ? 1U : 0U;
+  return path(program, root, node_of_leaf(program, leaf));
+}
+
+PyObject* leaf_argument(const Program& program, std::uint32_t leaf) {
+  const Node& call = program.nodes.front();
+  std::vector<Step> steps = steps_to(program, node_of_leaf(program, leaf));
+  if (call.op != Op::Call || steps.empty() || steps.front().part < call.extra) {
+    return Py_NewRef(Py_None);
   }
-  return path(program, root, index);
+  std::size_t argument = steps.front().part - call.extra;
+  return argument < call.size
+             ? PyLong_FromSize_t(argument)
+             : Py_NewRef(PyTuple_GET_ITEM(
+                   call.object, static_cast<Py_ssize_t>(argument - call.size)));
 }
 
 PyObject* describe(const Program& program) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "skeleton.h"
@@ -55,19 +56,51 @@ struct LeafVector {
   std::vector<PyObject*> leaves;
 };
 
-// Puts the result of a compiled function (owned) together.
-PyObject* unwrap(PyObject* returned) {
+// Puts the result of a compiled function (owned) together. `inputs` are the leaves of
+// the call.
+PyObject* unwrap(PyObject* returned, const Program& call, PyObject* const* inputs) {
   if (returned == nullptr || !Py_IS_TYPE(returned, &ResultType)) {
     return returned;  // a single array
   }
   Owned owner = Owned::steal(returned);
   auto* result = reinterpret_cast<Result*>(returned);
   const Program& program = result->skeleton->program;
-  if (PyTuple_GET_SIZE(result->leaves) != static_cast<Py_ssize_t>(program.leaves)) {
+  if (PyTuple_GET_SIZE(result->leaves) != static_cast<Py_ssize_t>(program.leaves) ||
+      program.inputs > call.leaves || program.input_functions > call.functions.size()) {
     return PyErr_Format(PyExc_ValueError, "this result has %u leaves, got %zd",
                         program.leaves, PyTuple_GET_SIZE(result->leaves));
   }
-  return rebuild(program, "result", PySequence_Fast_ITEMS(result->leaves));
+  return rebuild_result(program, PySequence_Fast_ITEMS(result->leaves), call, inputs);
+}
+
+// Calls one of the functions that see to warnings with a specialization's warnings and
+// the leaves of this call. False with an exception set on failure. Runs Python.
+bool see_to_warnings(PyObject* function, Dispatcher* self, PyObject* warnings,
+                     PyObject* const* leaves, std::size_t count) {
+  Owned held = Owned::borrow(warnings);
+  if (self->seen == nullptr) {
+    self->seen = PyDict_New();
+  }
+  Owned tuple = Owned::steal(PyTuple_New(static_cast<Py_ssize_t>(count)));
+  if (self->seen == nullptr || !tuple) {
+    return false;
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i), Py_NewRef(leaves[i]));
+  }
+  Owned seen = Owned::borrow(self->seen);
+  Owned done = Owned::steal(PyObject_CallFunctionObjArgs(
+      function, warnings, tuple.get(), seen.get(), nullptr));
+  return static_cast<bool>(done);
+}
+
+// The function body was traced in a call that returned: what it has warned of, this
+// dispatcher has shown. False with an exception set on failure. May run Python.
+bool after_trace(Dispatcher* self, Py_hash_t hash, PyObject* compiled,
+                 PyObject* const* leaves, std::size_t count) {
+  PyObject* warnings = traced_warnings(self->table, hash, compiled);
+  return warnings == nullptr ||
+         see_to_warnings(config.mark_seen, self, warnings, leaves, count);
 }
 
 // No specialization that was used last serves the call: look it up by hash, or make it.
@@ -85,40 +118,59 @@ PyObject* dispatch_by_hash(Dispatcher* self, const CallView& call, PyObject*& ea
     return nullptr;
   }
   auto* key = reinterpret_cast<Skeleton*>(skeleton.get());
-  Owned compiled;
+  PyObject* const* leaves = flat.leaves.data();
+  std::size_t count = flat.leaves.size();
+  Compiled compiled;
   if (!find(table, key, hash, compiled)) {
     return nullptr;
   }
-  bool hit = static_cast<bool>(compiled);
+  bool hit = static_cast<bool>(compiled.function);
   if (!hit) {
-    Owned made = Owned::steal(PyObject_CallFunctionObjArgs(
-        config.specialize, self->fun, self->fun_in_tree ? Py_True : Py_False,
-        skeleton.get(), self->options, table->traces, nullptr));
-    // Meanwhile another thread may have been faster.
-    if (!made || !find(table, key, hash, compiled)) {
+    if (key->program.has_closures && closures_of(key) == nullptr) {
       return nullptr;
     }
-    if (!compiled) {
-      if (!insert(table, key, hash, made.get())) {
+    Compiled made;
+    made.trace = Owned::steal(reinterpret_cast<PyObject*>(new_trace(table, key)));
+    if (made.trace) {
+      made.function = Owned::steal(PyObject_CallFunctionObjArgs(
+          config.specialize, self->fun, self->fun_in_tree ? Py_True : Py_False,
+          made.trace.get(), self->options, nullptr));
+    }
+    // Meanwhile another thread may have been faster.
+    if (!made.function || !find(table, key, hash, compiled)) {
+      return nullptr;
+    }
+    if (!compiled.function) {
+      if (!insert(table, hash, made)) {
         return nullptr;
       }
       compiled = std::move(made);
     }
   }
-  PyObject* result = PyObject_Vectorcall(compiled.get(), flat.leaves.data(),
-                                         flat.leaves.size(), nullptr);
+  if (hit && PyDict_GET_SIZE(compiled.warnings()) != 0 &&
+      !see_to_warnings(config.replay, self, compiled.warnings(), leaves, count)) {
+    return nullptr;
+  }
+  std::uint64_t traces = table->traces->count;
+  PyObject* result =
+      PyObject_Vectorcall(compiled.function.get(), leaves, count, nullptr);
   bool worked = result != nullptr && result != config.eager;
   if (worked) {
     ++(hit ? table->hits : table->misses);
-    settle(table, hash, compiled.get(), true);
-    return unwrap(result);
+    settle(table, hash, compiled.function.get(), true);
+    if (table->traces->count != traces &&
+        !after_trace(self, hash, compiled.function.get(), leaves, count)) {
+      Py_DECREF(result);
+      return nullptr;
+    }
+    return unwrap(result, key->program, leaves);
   }
   eager = result;
   PyObject* type = nullptr;
   PyObject* value = nullptr;
   PyObject* traceback = nullptr;
   PyErr_Fetch(&type, &value, &traceback);
-  settle(table, hash, compiled.get(), false);
+  settle(table, hash, compiled.function.get(), false);
   PyErr_Restore(type, value, traceback);
   return nullptr;
 }
@@ -139,6 +191,14 @@ PyObject* dispatch(Dispatcher* self, const CallView& call, PyObject*& eager) {
   if (match != Match::Yes) {
     return match == Match::No ? dispatch_by_hash(self, call, eager) : nullptr;
   }
+  if (last->warns) {
+    Owned warnings = Owned::borrow(last->trace->warnings);
+    if (!see_to_warnings(config.replay, self, warnings.get(), leaves.data(),
+                         program.leaves)) {
+      return nullptr;
+    }
+  }
+  std::uint64_t traces = table->traces->count;
   PyObject* result =
       PyObject_Vectorcall(compiled.get(), leaves.data(), program.leaves, nullptr);
   if (result == config.eager) {
@@ -146,7 +206,13 @@ PyObject* dispatch(Dispatcher* self, const CallView& call, PyObject*& eager) {
     return nullptr;
   }
   table->hits += result != nullptr ? 1 : 0;
-  return unwrap(result);
+  if (table->traces->count != traces && result != nullptr &&
+      !after_trace(self, reinterpret_cast<Skeleton*>(skeleton.get())->hash,
+                   compiled.get(), leaves.data(), program.leaves)) {
+    Py_DECREF(result);
+    return nullptr;
+  }
+  return unwrap(result, program, leaves.data());
 }
 
 PyObject* dispatcher_vectorcall(PyObject* object, PyObject* const* args,
@@ -212,6 +278,12 @@ bool copy_attributes(Dispatcher* self) {
   return true;
 }
 
+// What stands for the function in the register of tables: a bound method is made anew
+// each time it is looked up.
+PyObject* table_key(PyObject* fun) {
+  return PyMethod_Check(fun) ? PyMethod_GET_FUNCTION(fun) : fun;
+}
+
 Result* cast_result(PyObject* object) { return reinterpret_cast<Result*>(object); }
 
 void result_dealloc(PyObject* object) {
@@ -251,7 +323,7 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   if (plan == nullptr) {
     return nullptr;
   }
-  bool fun_in_tree = plan->kind != Kind::Identity;
+  bool fun_in_tree = plan->kind != Kind::Identity && plan->kind != Kind::Function;
   Owned object = Owned::steal(type->tp_alloc(type, 0));
   if (!object) {
     return nullptr;
@@ -262,7 +334,7 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   self->options = Py_NewRef(options);
   self->fun_in_tree = fun_in_tree;
   self->keyword_order_matters = takes_any_keyword(fun);
-  self->table = new_table(static_cast<std::size_t>(maxsize));
+  self->table = table_for(table_key(fun), options, static_cast<std::size_t>(maxsize));
   if (self->table == nullptr || !copy_attributes(self)) {
     return nullptr;
   }
@@ -275,6 +347,7 @@ int dispatcher_traverse(PyObject* object, visitproc visit, void* arg) {
   Py_VISIT(self->options);
   Py_VISIT(self->dict);
   Py_VISIT(self->table);
+  Py_VISIT(self->seen);
   return 0;
 }
 
@@ -283,6 +356,7 @@ int dispatcher_clear(PyObject* object) {
   Py_CLEAR(self->fun);
   Py_CLEAR(self->options);
   Py_CLEAR(self->dict);
+  Py_CLEAR(self->seen);
   return 0;
 }
 
@@ -293,8 +367,12 @@ void dispatcher_dealloc(PyObject* object) {
       if (self->weakrefs != nullptr) {
     PyObject_ClearWeakRefs(object);
   }
+  // What the function leads to may lead to the table, which goes if the function does.
+  Table* table = std::exchange(self->table, nullptr);
+  if (table != nullptr) {
+    park(table);
+  }
   dispatcher_clear(object);
-  Py_CLEAR(self->table);
   Py_TYPE(object)->tp_free(object);
   Py_TRASHCAN_END
 }
@@ -439,7 +517,8 @@ PyMemberDef dispatcher_members[] = {
 PyMethodDef dispatcher_methods[] = {
     {"cache_info", dispatcher_cache_info, METH_NOARGS,
      "cache_info($self, /)\n--\n\n"
-     "Count what this dispatcher has done since the cache was last cleared.\n\n"
+     "Count what was done since the cache was last cleared, by all dispatchers of the\n"
+     "same function with equal options: they share their specializations.\n\n"
      "Returns\n-------\n"
      "CacheInfo\n"
      "    A named tuple: `hits`, calls that an existing specialization served;\n"
@@ -447,7 +526,8 @@ PyMethodDef dispatcher_methods[] = {
      "    was traced; `currsize` and `maxsize`, the number of specializations and its\n"
      "    bound, None if there is none.\n"},
     {"clear_cache", dispatcher_clear_cache, METH_NOARGS,
-     "clear_cache($self, /)\n--\n\nDrop all specializations and set all counts to 0."},
+     "clear_cache($self, /)\n--\n\nDrop all specializations, those of "
+     "other dispatchers of the function too,\nand set all counts to 0."},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
      "See `typing.Generic`: the parameters and the result of the function."},
     {nullptr, nullptr, 0, nullptr},

@@ -13,7 +13,8 @@ struct Dispatcher {
   PyObject* options;  // owned, passed through to Python
   PyObject* dict;     // owned, may be nullptr
   PyObject* weakrefs;
-  Table* table;  // owned
+  Table* table;    // owned, shared with others of the same function
+  PyObject* seen;  // owned dict, may be nullptr: which warnings it has shown
   bool fun_in_tree;
   bool keyword_order_matters;
 };

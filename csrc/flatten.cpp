@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <new>
 #include <numeric>
+#include <set>
 
 #include "pointer_map.h"
 #include "skeleton.h"
@@ -45,7 +46,29 @@ class Flattener {
   }
 
   bool object(PyObject* object) { return finish(node(object)); }
+  // `call` and the tuple `inputs` outlive the walk.
+  bool result(PyObject* object, Skeleton* call, PyObject* inputs) {
+    call_ = call;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(inputs); ++i) {
+      bool inserted = false;
+      inputs_.get_or_insert(PyTuple_GET_ITEM(inputs, i), static_cast<std::uint32_t>(i),
+                            inserted);
+    }
+    for (const Owned& function : call->program.functions) {
+      bool inserted = false;
+      input_functions_.get_or_insert(
+          function.get(),
+          static_cast<std::uint32_t>(&function - call->program.functions.data()),
+          inserted);
+    }
+    program_.inputs = static_cast<std::uint32_t>(PyTuple_GET_SIZE(inputs));
+    program_.input_functions =
+        static_cast<std::uint32_t>(call->program.functions.size());
+    return finish(node(object));
+  }
   bool call(const CallView& call) { return finish(call_parts(call)); }
+  // What functions hold, to be compared with the same of others.
+  bool closures(const std::vector<Owned>& functions);
 
  private:
   std::vector<Node>& nodes() { return program_.nodes; }
@@ -63,6 +86,8 @@ class Flattener {
   void impure() { ++impure_; }
 
   bool node(PyObject* object);
+  bool leaf(PyObject* object);
+  PyObject* consume(PyObject* lazy);
   bool inner(PyObject* object, const TypePlan& plan);
   bool parts(std::size_t begin, std::size_t end);
   bool container(Op op, PyObject* owned, std::size_t begin);
@@ -74,7 +99,14 @@ class Flattener {
   bool partial(PyObject* object);
   bool instance(PyObject* object, const TypePlan& plan);
   bool reduce(PyObject* object);
+  bool function(PyObject* object);
+  bool closure(PyObject* object);
+  bool cell(PyObject* object);
+  void read_globals(PyObject* code, PyObject* globals);
+  bool global(PyObject* globals, PyObject* name);
+  bool too_much(PyObject* object);
   bool shared(PyObject* object, bool& seen);
+  bool give_slot(std::size_t index);
   void pure(std::size_t index, std::size_t impure_before, PyObject* object);
 
   PyObject* leaf_type_;
@@ -83,7 +115,20 @@ class Flattener {
   std::vector<PyObject*>& leaves_;
   // Owned: the parts of all containers met.
   std::vector<PyObject*> held_;
-  PointerMap met_;  // shared objects -> their node
+  PointerMap met_;        // shared objects -> their node
+  PointerMap inputs_;     // of a result: what may be forwarded -> its number
+  PointerMap functions_;  // -> their number
+  // Among closures: the nodes of the objects that could be shared, and the objects.
+  Skeleton* call_ = nullptr;  // of a result
+  PointerMap consumed_;       // lazy iterators -> their place in `over_results_`
+  std::vector<PyObject*> over_results_;
+  PointerMap input_functions_;
+  bool among_closures_ = false;
+  std::size_t bytes_ = 0;
+  // What the functions read from their modules: dict and name, borrowed.
+  std::vector<std::pair<PyObject*, PyObject*>> globals_;
+  std::set<std::pair<PyObject*, PyObject*>> globals_seen_;
+  std::vector<std::pair<std::size_t, PyObject*>> shareable_;
   std::size_t impure_ = 0;
   std::uint32_t depth_ = 0;
 };
@@ -130,20 +175,275 @@ bool Flattener::shared(PyObject* object, bool& seen) {
   seen = !inserted;
   impure();
   if (inserted) {
+    if (among_closures_) {
+      shareable_.emplace_back(nodes().size(), object);
+    }
     return true;
   }
-  if (nodes()[index].extra == 0) {
-    if (program_.slots == kMaxExtra) {
-      PyErr_SetString(PyExc_OverflowError, "too many shared objects in one call tree");
-      return false;
-    }
-    nodes()[index].extra = ++program_.slots & kMaxExtra;
+  if (nodes()[index].extra == 0 && !give_slot(index)) {
+    return false;
   }
   emit(Op::Ref, nodes()[index].extra, nullptr);
   return true;
 }
 
+bool Flattener::give_slot(std::size_t index) {
+  if (program_.slots == kMaxExtra) {
+    PyErr_SetString(PyExc_OverflowError, "too many shared objects in one call tree");
+    return false;
+  }
+  nodes()[index].extra = ++program_.slots & kMaxExtra;
+  return true;
+}
+
+// A function is handed through whole: the trace has the caller's own.
+bool Flattener::function(PyObject* object) {
+  if (is_named_function(object)) {
+    return constant(Op::Identity, object);
+  }
+  if (among_closures_) {
+    return closure(object);
+  }
+  impure();
+  if (const std::uint32_t* input = input_functions_.find(object); input != nullptr) {
+    emit(Op::Forward, *input, nullptr, 1);
+    return true;
+  }
+  bool inserted = false;
+  std::uint32_t number = functions_.get_or_insert(
+      object, static_cast<std::uint32_t>(program_.functions.size()), inserted);
+  bool bare = is_bare_function(object);
+  if (inserted) {
+    program_.functions.push_back(Owned::borrow(object));
+    program_.codes.push_back(Owned::borrow(PyFunction_GET_CODE(object)));
+    program_.has_closures = program_.has_closures || !bare;
+  }
+  emit(Op::Function, number, Py_NewRef(object), bare ? 0 : 1);
+  return true;
+}
+
+// A function that holds more than can be looked at in the time of a trace goes by
+// identity. True with an exception set.
+bool Flattener::too_much(PyObject* object) {
+  constexpr std::size_t kMaxNodes = 1U << 16U;
+  constexpr std::size_t kMaxBytes = 1U << 26U;
+  if (Py_IS_TYPE(object, &PyByteArray_Type)) {
+    bytes_ += static_cast<std::size_t>(PyByteArray_GET_SIZE(object));
+  } else {
+    bytes_ += numpy_size(object);
+  }
+  if (nodes().size() <= kMaxNodes && bytes_ <= kMaxBytes) {
+    return false;
+  }
+  PyErr_SetString(PyExc_OverflowError, "a function that holds too much");
+  return true;
+}
+
+// The names in a function's code, and in that of the functions inside it. Some are
+// attributes' names; to look these up as well does no harm.
+void Flattener::read_globals(PyObject* code, PyObject* globals) {
+  auto* code_object = reinterpret_cast<PyCodeObject*>(code);
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(code_object->co_names); ++i) {
+    PyObject* name = PyTuple_GET_ITEM(code_object->co_names, i);
+    if (globals_seen_.emplace(globals, name).second) {
+      globals_.emplace_back(globals, name);
+    }
+  }
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(code_object->co_consts); ++i) {
+    PyObject* inner = PyTuple_GET_ITEM(code_object->co_consts, i);
+    if (PyCode_Check(inner)) {
+      read_globals(inner, globals);
+    }
+  }
+}
+
+// What a name stands for in a module. A function there is not made anew, but it may
+// read what has changed.
+bool Flattener::global(PyObject* globals, PyObject* name) {
+  constant(Op::Identity, globals);
+  constant(Op::Str, name);
+  PyObject* value = PyDict_GetItemWithError(globals, name);
+  if (value == nullptr) {
+    emit(Op::Unset, 0, nullptr);
+    return PyErr_Occurred() == nullptr;
+  }
+  keep(Py_NewRef(value));
+  if (!PyFunction_Check(value)) {
+    return node(value);
+  }
+  if (PyFunction_GET_GLOBALS(value) == globals) {
+    PyObject* code = PyFunction_GET_CODE(value);
+    keep(Py_NewRef(code));
+    read_globals(code, globals);
+  }
+  return constant(Op::Identity, value);
+}
+
+bool Flattener::closure(PyObject* object) {
+  bool seen = false;
+  if (!shared(object, seen)) {
+    return false;
+  }
+  if (seen) {
+    return true;
+  }
+  // Held: looking at its parts may run Python, which may change it.
+  auto* function = reinterpret_cast<PyFunctionObject*>(object);
+  std::size_t begin = held_.size();
+  for (PyObject* part : {function->func_code, function->func_globals}) {
+    keep(Py_NewRef(part));
+  }
+  read_globals(function->func_code, function->func_globals);
+  std::size_t constants_end = held_.size();
+  PyObject* annotations = PyFunction_GetAnnotations(object);
+  if (annotations == nullptr && PyErr_Occurred() != nullptr) {
+    return false;
+  }
+  for (PyObject* part :
+       {function->func_defaults, function->func_kwdefaults, function->func_dict,
+        function->func_name, function->func_qualname, function->func_module,
+        function->func_doc, annotations}) {
+    // To look at an attribute may make an empty dict.
+    bool empty =
+        part != nullptr && PyDict_CheckExact(part) && PyDict_GET_SIZE(part) == 0;
+    keep(empty ? nullptr : Py_XNewRef(part));
+  }
+  PyObject* cells = function->func_closure;
+  for (Py_ssize_t i = 0; cells != nullptr && i < PyTuple_GET_SIZE(cells); ++i) {
+    keep(Py_NewRef(PyTuple_GET_ITEM(cells, i)));
+  }
+  std::size_t end = held_.size();
+  emit(Op::Function, 0, Py_NewRef(object));
+  std::size_t extent = emit(Op::Extent, 0, nullptr);
+  for (std::size_t i = begin; i < constants_end; ++i) {
+    constant(Op::Identity, held_[i]);
+  }
+  RecursionGuard guard;
+  if (!guard.entered()) {
+    return false;
+  }
+  for (std::size_t i = constants_end; i < end; ++i) {
+    if (held_[i] == nullptr) {
+      emit(Op::Unset, 0, nullptr);
+    } else if (PyCell_Check(held_[i]) ? !cell(held_[i]) : !node(held_[i])) {
+      return false;
+    }
+  }
+  nodes()[extent].size = static_cast<std::uint32_t>(nodes().size() - extent - 1);
+  return true;
+}
+
+// Functions can share a variable: a cell is like a list of its content.
+bool Flattener::cell(PyObject* object) {
+  bool seen = false;
+  if (!shared(object, seen)) {
+    return false;
+  }
+  if (seen) {
+    return true;
+  }
+  PyObject* content = PyCell_Get(object);
+  if (content == nullptr) {
+    emit(Op::List, 0, nullptr);
+    return true;
+  }
+  keep(content);
+  emit(Op::List, 1, nullptr);
+  return node(content);
+}
+
+bool Flattener::closures(const std::vector<Owned>& functions) {
+  among_closures_ = true;
+  for (const Owned& function : functions) {
+    if (!node(function.get())) {
+      return false;
+    }
+  }
+  for (std::size_t i = 0; i < globals_.size(); ++i) {  // it grows
+    auto [globals, name] = globals_[i];
+    if (!global(globals, name)) {
+      return false;
+    }
+  }
+  for (auto [index, object] : shareable_) {
+    if (nodes()[index].extra == 0 && !give_slot(index)) {
+      return false;
+    }
+  }
+  program_.originals.resize(program_.slots + 1);
+  for (auto [index, object] : shareable_) {
+    program_.originals[nodes()[index].extra] = Owned::borrow(object);
+  }
+  return true;
+}
+
+bool Flattener::leaf(PyObject* object) {
+  if (among_closures_) {
+    return constant(Op::Identity, object);
+  }
+  impure();
+  if (const std::uint32_t* input = inputs_.find(object); input != nullptr) {
+    emit(Op::Forward, *input, nullptr);
+    return true;
+  }
+  emit(Op::Leaf, 0, nullptr);
+  leaves_.push_back(object);
+  Py_INCREF(object);
+  return true;
+}
+
+// Whether a skeleton, or what its functions hold, has an opaque object.
+bool hands_through(Skeleton* skeleton, PyObject* object) {
+  auto is_it = [object](const Node& node) {
+    return node.op == Op::Opaque && node.object == object;
+  };
+  const std::vector<Node>& nodes = skeleton->program.nodes;
+  if (std::any_of(nodes.begin(), nodes.end(), is_it)) {
+    return true;
+  }
+  PyObject* closures = skeleton->closures;
+  return closures != nullptr && closures != Py_None &&
+         hands_through(reinterpret_cast<Skeleton*>(closures), object);
+}
+
+// A generator or the like in a result runs inside the trace: what stands for it is an
+// iterator over what it gave, borrowed. One that the caller handed in stays as it is.
+// nullptr with an exception set on failure.
+PyObject* Flattener::consume(PyObject* lazy) {
+  bool inserted = false;
+  std::uint32_t place = consumed_.get_or_insert(
+      lazy, static_cast<std::uint32_t>(over_results_.size()), inserted);
+  if (!inserted) {
+    return over_results_[place];
+  }
+  keep(Py_NewRef(lazy));
+  over_results_.push_back(lazy);  // also should it give itself
+  if (hands_through(call_, lazy)) {
+    return lazy;
+  }
+  Owned results = Owned::steal(PySequence_List(lazy));
+  PyObject* iterator = results ? PyObject_GetIter(results.get()) : nullptr;
+  if (iterator != nullptr) {
+    keep(iterator);
+    over_results_[place] = iterator;
+  }
+  return iterator;
+}
+
 bool Flattener::node(PyObject* object) {
+  if (call_ != nullptr && Py_TYPE(object)->tp_iternext != nullptr) {
+    int lazy =
+        PySet_Contains(config.lazy_types, reinterpret_cast<PyObject*>(Py_TYPE(object)));
+    if (lazy > 0) {
+      object = consume(object);
+    }
+    if (lazy < 0 || object == nullptr) {
+      return false;
+    }
+  }
+  if (among_closures_ && too_much(object)) {
+    return false;
+  }
   const TypePlan* plan = plan_for(object);
   if (plan == nullptr) {
     return false;
@@ -161,15 +461,13 @@ bool Flattener::node(PyObject* object) {
     }
   }
   if (leaf) {
-    impure();
-    emit(Op::Leaf, 0, nullptr);
-    leaves_.push_back(object);
-    Py_INCREF(object);
-    return true;
+    return this->leaf(object);
   }
   switch (plan->kind) {
     case Kind::Identity:
       return constant(Op::Identity, object);
+    case Kind::Function:
+      return function(object);
     case Kind::Int:
       return constant(Op::Int, object);
     case Kind::Float:
@@ -245,6 +543,9 @@ bool order_of(PyObject* object, int levels, std::uint64_t& mixed) {
   switch (plan->kind) {
     case Kind::Identity:
       mixed ^= reinterpret_cast<std::uintptr_t>(object);
+      return true;
+    case Kind::Function:
+      mixed ^= reinterpret_cast<std::uintptr_t>(PyFunction_GET_CODE(object));
       return true;
     case Kind::Float: {
       double value = PyFloat_AS_DOUBLE(object);
@@ -583,9 +884,38 @@ bool flatten(PyObject* object, PyObject* leaf_type, const char* root, Program& p
   return Flattener(leaf_type, root, program, leaves).object(object);
 }
 
+bool flatten_result(PyObject* object, Skeleton* call, PyObject* inputs,
+                    Program& program, std::vector<PyObject*>& leaves) {
+  return Flattener(nullptr, "result", program, leaves).result(object, call, inputs);
+}
+
 bool flatten_call(const CallView& call, Program& program,
                   std::vector<PyObject*>& leaves) {
   return Flattener(nullptr, "", program, leaves).call(call);
+}
+
+PyObject* closures_of(Skeleton* skeleton) {
+  if (skeleton->closures != nullptr) {
+    return skeleton->closures;
+  }
+  Owned made;
+  {
+    Program program;
+    std::vector<PyObject*> no_leaves;
+    Owned holder = Owned::borrow(reinterpret_cast<PyObject*>(skeleton));
+    if (Flattener(nullptr, "function", program, no_leaves)
+            .closures(skeleton->program.functions)) {
+      made = Owned::steal(
+          reinterpret_cast<PyObject*>(new_skeleton(std::move(program), "function")));
+    } else if (PyErr_ExceptionMatches(PyExc_RecursionError) != 0 || clear_refusal()) {
+      PyErr_Clear();
+      made = Owned::borrow(Py_None);
+    }
+  }
+  if (made && skeleton->closures == nullptr) {  // what ran may have been here too
+    skeleton->closures = made.release();
+  }
+  return made || skeleton->closures != nullptr ? skeleton->closures : nullptr;
 }
 
 }  // namespace autojit

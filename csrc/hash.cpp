@@ -1,4 +1,6 @@
 // skeleton -> hash, and when two skeletons are equal
+#include <unordered_set>
+
 #include "skeleton.h"
 #include "type_plan.h"
 
@@ -15,7 +17,7 @@ std::uint64_t address(const void* pointer) {
   return static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(pointer) >> 4U);
 }
 
-std::uint64_t hash_constant(const Node& node) {
+std::uint64_t hash_constant(const Program& program, const Node& node) {
   switch (node.op) {
     case Op::Float: {
       double value = PyFloat_AS_DOUBLE(node.object);
@@ -31,6 +33,9 @@ std::uint64_t hash_constant(const Node& node) {
     }
     case Op::Identity:
       return address(node.object);
+    case Op::Function:  // not what it holds: calling it may change that
+      return mix(mix(address(program.codes[node.size].get()), node.size),
+                 address(PyFunction_GET_GLOBALS(node.object)));
     default:  // exact int, str, bytes: can't fail, runs no Python
       return static_cast<std::uint64_t>(PyObject_Hash(node.object));
   }
@@ -43,7 +48,7 @@ Py_hash_t hash(const Program& program) {
   for (const Node& node : program.nodes) {
     mixed = mix(mixed, static_cast<std::uint64_t>(node.op));
     if (is_constant(node.op)) {
-      mixed = mix(mixed, hash_constant(node));
+      mixed = mix(mixed, hash_constant(program, node));
       continue;
     }
     switch (node.op) {
@@ -87,68 +92,207 @@ Py_hash_t hash(const Program& program) {
   return result == -1 ? -2 : result;
 }
 
-int equal(const Program& a, const Program& b) {
+namespace {
+
+// Whether two nodes are the same but for the slots they have, as far as their parts
+// don't tell. 1, 0, or -1 with an exception set. May run Python.
+int same_node(const Node& x, const Node& y) {
+  if (x.op != y.op) {
+    return 0;
+  }
+  if (is_constant(x.op)) {
+    return same_constant(x.op, x.object, y.object) ? 1 : 0;
+  }
+  if (x.size != y.size) {
+    return 0;
+  }
+  switch (x.op) {
+    case Op::Instance:
+      return x.plan->type == y.plan->type ? 1 : 0;
+    case Op::NamedTuple:
+    case Op::Reduce:
+      return x.object == y.object ? 1 : 0;
+    case Op::Bytearray:
+      return same_constant(Op::Bytes, x.object, y.object) ? 1 : 0;
+    case Op::NumpyArray: {
+      int same = numpy_same(x.object, y.object);
+      return same < 0 ? numpy_same_slowly(x.object, y.object) : same;
+    }
+    case Op::Opaque:
+      return same_opaque(x.object, y.object);
+    case Op::Call:
+      return x.object == y.object ||
+                     (x.object != nullptr && y.object != nullptr &&
+                      PyObject_RichCompareBool(x.object, y.object, Py_EQ) == 1)
+                 ? 1
+                 : 0;
+    default:
+      return 1;
+  }
+}
+
+// Whether the slots of a node count, and not the number of nodes that it stands for.
+bool has_slot(Op op) {
+  return op != Op::Tuple && op != Op::FrozenSet && op != Op::Extent;
+}
+
+// Compares what functions hold. A function that is in both is equal to itself, whatever
+// it holds by now; all else goes by value, and what is shared in one has to be shared
+// in the other.
+class ClosureComparison {
+ public:
+  ClosureComparison(const Program& a, const Program& b)
+      : a_(a), b_(b), slots_(a.originals.size()), taken_(b.originals.size()) {}
+
+  int run();
+
+ private:
+  bool ref(const Node& x, const Node& y);
+  bool bind(std::uint32_t x, std::uint32_t y);
+  static std::size_t skip(const Program& program, std::size_t function,
+                          std::unordered_set<PyObject*>& inside);
+  bool apart() const;
+
+  const Program& a_;
+  const Program& b_;
+  std::vector<std::uint32_t> slots_;      // of `a` -> of `b`, 0 for none yet
+  std::vector<bool> taken_;               // slots of `b`
+  std::unordered_set<PyObject*> inside_;  // borrowed: what the same functions hold
+};
+
+bool ClosureComparison::bind(std::uint32_t x, std::uint32_t y) {
+  if (slots_[x] != 0 || taken_[y]) {
+    return slots_[x] == y;
+  }
+  slots_[x] = y;
+  taken_[y] = true;
+  return true;
+}
+
+bool ClosureComparison::ref(const Node& x, const Node& y) {
+  if (slots_[x.size] != 0 || taken_[y.size]) {
+    return slots_[x.size] == y.size;
+  }
+  // Met inside a function that is in both.
+  return a_.originals[x.size].get() == b_.originals[y.size].get();
+}
+
+// Past what a function holds, which is noted.
+std::size_t ClosureComparison::skip(const Program& program, std::size_t function,
+                                    std::unordered_set<PyObject*>& inside) {
+  std::size_t end = function + 2 + program.nodes[function + 1].size;
+  for (std::size_t i = function; i < end; ++i) {
+    const Node& node = program.nodes[i];
+    std::uint32_t slot = 0;
+    if (node.op == Op::Ref) {
+      slot = node.size;
+    } else if (has_slot(node.op)) {
+      slot = node.extra;
+    }
+    inside.insert(program.originals[slot].get());
+  }
+  return end;
+}
+
+// Whether no object that went by value is held by a function that is in both as well:
+// that would not be known of the other's.
+bool ClosureComparison::apart() const {
+  if (inside_.empty()) {
+    return true;
+  }
+  for (std::size_t x = 1; x < slots_.size(); ++x) {
+    PyObject* a = a_.originals[x].get();
+    PyObject* b = slots_[x] != 0 ? b_.originals[slots_[x]].get() : a;
+    if (a != b && (inside_.contains(a) || inside_.contains(b))) {
+      return false;
+    }
+  }
+  return true;
+}
+
+int ClosureComparison::run() {
+  std::size_t i = 0;
+  std::size_t j = 0;
+  while (i < a_.nodes.size() && j < b_.nodes.size()) {
+    const Node& x = a_.nodes[i];
+    const Node& y = b_.nodes[j];
+    if (x.op == Op::Function && y.op == Op::Function) {
+      if (!bind(x.extra, y.extra)) {
+        return 0;
+      }
+      bool identical = x.object == y.object;
+      i = identical ? skip(a_, i, inside_) : i + 1;
+      j = identical ? skip(b_, j, inside_) : j + 1;
+      continue;
+    }
+    if (x.op == Op::Ref && y.op == Op::Ref) {
+      if (!ref(x, y)) {
+        return 0;
+      }
+    } else if (x.op != Op::Extent || y.op != Op::Extent) {
+      int same = same_node(x, y);
+      if (same != 1) {
+        return same;
+      }
+      if (has_slot(x.op) && x.extra != 0 && !bind(x.extra, y.extra)) {
+        return 0;
+      }
+    }
+    ++i;
+    ++j;
+  }
+  return i == a_.nodes.size() && j == b_.nodes.size() && apart() ? 1 : 0;
+}
+
+int equal_closures(Skeleton* a, Skeleton* b) {
+  Owned x = Owned::borrow(closures_of(a));
+  Owned y = Owned::borrow(x ? closures_of(b) : nullptr);
+  if (!x || !y) {
+    return -1;
+  }
+  if (x.get() == Py_None || y.get() == Py_None) {
+    return 0;
+  }
+  return ClosureComparison(reinterpret_cast<Skeleton*>(x.get())->program,
+                           reinterpret_cast<Skeleton*>(y.get())->program)
+      .run();
+}
+
+}  // namespace
+
+int equal(Skeleton* first, Skeleton* second) {
+  const Program& a = first->program;
+  const Program& b = second->program;
   if (a.nodes.size() != b.nodes.size() || a.leaves != b.leaves || a.slots != b.slots) {
     return 0;
   }
+  bool compare_closures = false;
   for (std::size_t i = 0; i < a.nodes.size(); ++i) {
     const Node& x = a.nodes[i];
     const Node& y = b.nodes[i];
-    if (x.op != y.op) {
-      return 0;
-    }
-    if (is_constant(x.op)) {
-      if (!same_constant(x.op, x.object, y.object)) {
+    if (x.op == Op::Function && y.op == Op::Function) {
+      if (x.size != y.size || a.codes[x.size].get() != b.codes[y.size].get()) {
         return 0;
       }
+      if (x.object == y.object) {
+        continue;
+      }
+      if (PyFunction_GET_GLOBALS(x.object) != PyFunction_GET_GLOBALS(y.object) ||
+          x.extra != y.extra) {
+        return 0;
+      }
+      compare_closures = compare_closures || x.extra != 0;
       continue;
     }
-    if (x.size != y.size) {
-      return 0;
-    }
-    int same = 1;
-    switch (x.op) {
-      case Op::Tuple:
-      case Op::FrozenSet:
-      case Op::Extent:
-        continue;  // what else they hold follows from the parts
-      case Op::Instance:
-        same = x.plan->type == y.plan->type ? 1 : 0;
-        break;
-      case Op::NamedTuple:
-      case Op::Reduce:
-        same = x.object == y.object ? 1 : 0;
-        break;
-      case Op::Bytearray:
-        same = same_constant(Op::Bytes, x.object, y.object) ? 1 : 0;
-        break;
-      case Op::NumpyArray:
-        same = numpy_same(x.object, y.object);
-        if (same < 0) {
-          same = numpy_same_slowly(x.object, y.object);
-        }
-        break;
-      case Op::Opaque:
-        same = same_opaque(x.object, y.object);
-        break;
-      case Op::Call:
-        same = x.object == y.object ||
-                       (x.object != nullptr && y.object != nullptr &&
-                        PyObject_RichCompareBool(x.object, y.object, Py_EQ) == 1)
-                   ? 1
-                   : 0;
-        break;
-      default:
-        break;
-    }
+    int same = same_node(x, y);
     if (same != 1) {
       return same;
     }
-    if (x.extra != y.extra) {
+    if (has_slot(x.op) && x.extra != y.extra) {
       return 0;
     }
   }
-  return 1;
+  return compare_closures ? equal_closures(first, second) : 1;
 }
 
 }  // namespace autojit

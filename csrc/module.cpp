@@ -12,14 +12,16 @@ namespace autojit {
 
 namespace {
 
-// A tuple of the leaves, and the skeleton. False with an exception set on failure.
-bool take_apart(PyObject* object, PyObject* leaf_type, const char* root, Owned& tuple,
-                Owned& skeleton) {
+// A tuple of the leaves, and the skeleton. For a result there are the skeleton of its
+// call and a tuple, `inputs`. False with an exception set on failure.
+bool take_apart(PyObject* object, PyObject* leaf_type, Skeleton* call, PyObject* inputs,
+                Owned& tuple, Owned& skeleton) {
   std::vector<PyObject*> leaves;
   Program program;
   bool done = false;
   try {
-    done = flatten(object, leaf_type, root, program, leaves);
+    done = call != nullptr ? flatten_result(object, call, inputs, program, leaves)
+                           : flatten(object, leaf_type, "obj", program, leaves);
   } catch (const std::bad_alloc&) {
     PyErr_NoMemory();
   }
@@ -35,8 +37,8 @@ bool take_apart(PyObject* object, PyObject* leaf_type, const char* root, Owned& 
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i), leaves[i]);
   }
-  skeleton =
-      Owned::steal(reinterpret_cast<PyObject*>(new_skeleton(std::move(program), root)));
+  skeleton = Owned::steal(reinterpret_cast<PyObject*>(
+      new_skeleton(std::move(program), call != nullptr ? "result" : "obj")));
   return static_cast<bool>(skeleton);
 }
 
@@ -48,17 +50,30 @@ PyObject* py_flatten(PyObject* /*module*/, PyObject* args) {
   }
   Owned leaves;
   Owned skeleton;
-  if (!take_apart(object, leaf_type, "obj", leaves, skeleton)) {
+  if (!take_apart(object, leaf_type, nullptr, nullptr, leaves, skeleton)) {
+    return nullptr;
+  }
+  // Now: what the functions hold may change.
+  auto* flat = reinterpret_cast<Skeleton*>(skeleton.get());
+  if (flat->program.has_closures && closures_of(flat) == nullptr) {
     return nullptr;
   }
   Owned list = Owned::steal(PySequence_List(leaves.get()));
   return list ? PyTuple_Pack(2, list.get(), skeleton.get()) : nullptr;
 }
 
-PyObject* py_flatten_result(PyObject* /*module*/, PyObject* object) {
+PyObject* py_flatten_result(PyObject* /*module*/, PyObject* args) {
+  PyObject* object = nullptr;
+  PyObject* call = nullptr;
+  PyObject* inputs = nullptr;
+  if (PyArg_ParseTuple(args, "OO!O!:flatten_result", &object, &SkeletonType, &call,
+                       &PyTuple_Type, &inputs) == 0) {
+    return nullptr;
+  }
   Owned leaves;
   Owned skeleton;
-  if (!take_apart(object, nullptr, "result", leaves, skeleton)) {
+  if (!take_apart(object, nullptr, reinterpret_cast<Skeleton*>(call), inputs, leaves,
+                  skeleton)) {
     return nullptr;
   }
   if (PyTuple_GET_SIZE(leaves.get()) == 1 &&
@@ -80,23 +95,26 @@ PyObject* py_new_result(PyObject* /*module*/, PyObject* const* args, Py_ssize_t 
 
 PyObject* py_configure(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
   static const char* names[] = {
-      "leaf_types", "identity_types", "ordinary_state", "reduce",        "set_state",
-      "specialize", "cache_info",     "eager",          "copyreg_table", nullptr};
+      "leaf_types", "identity_types", "ordinary_state", "reduce",     "set_state",
+      "specialize", "replay",         "mark_seen",      "lazy_types", "cache_info",
+      "eager",      "copyreg_table",  nullptr};
   Config given;
   if (PyArg_ParseTupleAndKeywords(
-          args, kwargs, "$OOOOOOOOO:configure", const_cast<char**>(names),
+          args, kwargs, "$OOOOOOOOOOOO:configure", const_cast<char**>(names),
           &given.leaf_types, &given.identity_types, &given.ordinary_state,
-          &given.reduce, &given.set_state, &given.specialize, &given.cache_info,
-          &given.eager, &given.copyreg_table) == 0) {
+          &given.reduce, &given.set_state, &given.specialize, &given.replay,
+          &given.mark_seen, &given.lazy_types, &given.cache_info, &given.eager,
+          &given.copyreg_table) == 0) {
     return nullptr;
   }
   if (config.leaf_types != nullptr) {
     PyErr_SetString(PyExc_RuntimeError, "autojit is already configured");
     return nullptr;
   }
-  for (PyObject* object : {given.leaf_types, given.identity_types, given.ordinary_state,
-                           given.reduce, given.set_state, given.specialize,
-                           given.cache_info, given.eager, given.copyreg_table}) {
+  for (PyObject* object :
+       {given.leaf_types, given.identity_types, given.ordinary_state, given.reduce,
+        given.set_state, given.specialize, given.replay, given.mark_seen,
+        given.lazy_types, given.cache_info, given.eager, given.copyreg_table}) {
     Py_INCREF(object);  // for as long as the process lives
   }
   config = given;
@@ -112,15 +130,20 @@ PyCFunction as_method(Function* function) noexcept {
 PyMethodDef module_methods[] = {
     {"flatten", py_flatten, METH_VARARGS,
      "flatten(obj, leaf_type, /)\n--\n\nSee `autojit.flatten`."},
-    {"flatten_result", py_flatten_result, METH_O,
-     "flatten_result(obj, /)\n--\n\n"
-     "Take a result apart at JAX's arrays: a `Result`, or `obj` if it is an array."},
+    {"flatten_result", py_flatten_result, METH_VARARGS,
+     "flatten_result(obj, call, inputs, /)\n--\n\n"
+     "Take a result apart at JAX's arrays: a `Result`, or `obj` if it is an array.\n\n"
+     "`call` is the skeleton of the call, `inputs` a tuple of its leaves. One that "
+     "comes back as itself is\n"
+     "not among the leaves of the result: the dispatcher forwards it. None stands for\n"
+     "one that is not to be forwarded."},
     {"new_result", as_method(py_new_result), METH_FASTCALL,
      "new_result(skeleton, leaves, /)\n--\n\n"
      "Make a `Result`. JAX calls this for each call, so that no Python runs."},
     {"configure", as_method(py_configure), METH_VARARGS | METH_KEYWORDS,
      "configure(*, leaf_types, identity_types, ordinary_state, reduce, set_state, "
-     "specialize, cache_info, eager, copyreg_table)\n--\n\n"
+     "specialize, replay, mark_seen, lazy_types, cache_info, eager, "
+     "copyreg_table)\n--\n\n"
      "Hand over what the core needs of Python, once, at import."},
     {nullptr, nullptr, 0, nullptr},
 };
@@ -132,8 +155,8 @@ PyMethodDef module_methods[] = {
 NB_MODULE(_core, m) {
   using namespace autojit;
   if (!init_type_plans() || PyModule_AddFunctions(m.ptr(), module_methods) < 0 ||
-      PyType_Ready(&TraceCountType) < 0 || PyType_Ready(&TableType) < 0 ||
-      PyModule_AddType(m.ptr(), &ResultType) < 0 ||
+      PyType_Ready(&TraceCountType) < 0 || PyType_Ready(&TraceType) < 0 ||
+      PyType_Ready(&TableType) < 0 || PyModule_AddType(m.ptr(), &ResultType) < 0 ||
       PyModule_AddType(m.ptr(), &SkeletonType) < 0 ||
       PyModule_AddType(m.ptr(), &DispatcherType) < 0) {
     throw nanobind::python_error();

@@ -24,6 +24,15 @@ class PointerMap {
     return entry.value;
   }
 
+  // The number that belongs to `key`, or nullptr.
+  const std::uint32_t* find(const void* key) {
+    if (count_ == 0) {
+      return nullptr;
+    }
+    const Entry& entry = place(key);
+    return entry.key != nullptr ? &entry.value : nullptr;
+  }
+
   void reserve(std::size_t count) {
     while (count * 4 > table_.size() * 3) {
       grow();

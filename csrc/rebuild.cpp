@@ -13,11 +13,14 @@ namespace {
 
 class Rebuilder {
  public:
-  Rebuilder(const Program& program, const char* root, PyObject* const* leaves)
+  Rebuilder(const Program& program, const char* root, PyObject* const* leaves,
+            PyObject* const* inputs = nullptr, const Program* call = nullptr)
       : program_(program),
         root_(root),
         pc_(program.nodes.data()),
         leaf_(leaves),
+        inputs_(inputs),
+        call_(call),
         guarded_(program.depth > python::kShallow) {
     if (program.slots != 0) {
       slots_.resize(program.slots + 1);
@@ -60,6 +63,8 @@ class Rebuilder {
   const char* root_;
   const Node* pc_;
   PyObject* const* leaf_;
+  PyObject* const* inputs_;  // of a result
+  const Program* call_;      // of a result
   bool guarded_;
   std::vector<PyObject*> slots_;  // owned
   std::vector<PyObject*> built_;  // owned: parts of what is not yet built
@@ -387,6 +392,9 @@ PyObject* Rebuilder::node() {
       }
       return made;
     }
+    case Op::Forward:
+      return Py_NewRef(head.extra == 0 ? inputs_[head.size]
+                                       : call_->functions[head.size].get());
     case Op::Opaque:
       meet(head, head.object);
       return Py_NewRef(head.object);
@@ -451,6 +459,11 @@ PyObject* Rebuilder::call() {
 
 PyObject* rebuild(const Program& program, const char* root, PyObject* const* leaves) {
   return Rebuilder(program, root, leaves).part();
+}
+
+PyObject* rebuild_result(const Program& program, PyObject* const* leaves,
+                         const Program& call, PyObject* const* inputs) {
+  return Rebuilder(program, "result", leaves, inputs, &call).part();
 }
 
 PyObject* rebuild_call(const Program& program, PyObject* const* leaves) {

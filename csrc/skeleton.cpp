@@ -1,5 +1,6 @@
 #include "skeleton.h"
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
@@ -28,6 +29,11 @@ int Program::traverse(visitproc visit, void* arg) const {
   for (const Node& node : nodes) {
     Py_VISIT(owned_object(node));
   }
+  for (const std::vector<Owned>* owned : {&functions, &codes, &originals}) {
+    for (const Owned& object : *owned) {
+      Py_VISIT(object.get());
+    }
+  }
   return 0;
 }
 
@@ -35,6 +41,12 @@ void Program::clear() {
   // Empty before the first reference goes: what then runs must not see the rest.
   std::vector<Node> old;
   old.swap(nodes);
+  std::vector<Owned> old_functions;
+  old_functions.swap(functions);
+  std::vector<Owned> old_codes;
+  old_codes.swap(codes);
+  std::vector<Owned> old_originals;
+  old_originals.swap(originals);
   call_kwnames = Owned();
   for (const Node& node : old) {
     PyObject* object = owned_object(node);
@@ -48,12 +60,18 @@ void Program::clear() {
 void Program::swap(Program& other) noexcept {
   nodes.swap(other.nodes);
   set_entries.swap(other.set_entries);
+  functions.swap(other.functions);
+  codes.swap(other.codes);
+  originals.swap(other.originals);
   keyword_places.swap(other.keyword_places);
   std::swap(leaves, other.leaves);
+  std::swap(inputs, other.inputs);
+  std::swap(input_functions, other.input_functions);
   std::swap(slots, other.slots);
   std::swap(depth, other.depth);
   std::swap(reduces, other.reduces);
   std::swap(allocates, other.allocates);
+  std::swap(has_closures, other.has_closures);
   Owned mine = std::move(call_kwnames);
   call_kwnames = std::move(other.call_kwnames);
   other.call_kwnames = std::move(mine);
@@ -64,6 +82,7 @@ namespace {
 Skeleton* cast(PyObject* self) { return reinterpret_cast<Skeleton*>(self); }
 
 int skeleton_traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(cast(self)->closures);
   return cast(self)->program.traverse(visit, arg);
 }
 
@@ -71,6 +90,7 @@ int skeleton_traverse(PyObject* self, visitproc visit, void* arg) {
 // something else that can be cleared.
 void skeleton_dealloc(PyObject* self) {
   PyObject_GC_UnTrack(self);
+  Py_CLEAR(cast(self)->closures);
   cast(self)->program.~Program();
   PyObject_GC_Del(self);
 }
@@ -87,7 +107,7 @@ PyObject* skeleton_compare(PyObject* self, PyObject* other, int op) {
   if (!Py_IS_TYPE(other, &SkeletonType) || (op != Py_EQ && op != Py_NE)) {
     Py_RETURN_NOTIMPLEMENTED;
   }
-  int same = self == other ? 1 : equal(cast(self)->program, cast(other)->program);
+  int same = self == other ? 1 : equal(cast(self), cast(other));
   if (same < 0) {
     return nullptr;
   }
@@ -138,7 +158,9 @@ PyObject* skeleton_num_leaves(PyObject* self, void* /*closure*/) {
   return PyLong_FromUnsignedLong(cast(self)->program.leaves);
 }
 
-PyObject* skeleton_leaf_path(PyObject* self, PyObject* number) {
+// What is to be said of the leaf of that number.
+PyObject* of_leaf(PyObject* self, PyObject* number,
+                  PyObject* (*say)(Skeleton*, std::uint32_t)) {
   const Program& program = cast(self)->program;
   std::size_t leaf = PyLong_AsSize_t(number);
   if (leaf == static_cast<std::size_t>(-1) && PyErr_Occurred() != nullptr) {
@@ -149,16 +171,75 @@ PyObject* skeleton_leaf_path(PyObject* self, PyObject* number) {
                         program.leaves);
   }
   try {
-    return leaf_path(program, cast(self)->root, static_cast<std::uint32_t>(leaf));
+    return say(cast(self), static_cast<std::uint32_t>(leaf));
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
+}
+
+PyObject* skeleton_leaf_path(PyObject* self, PyObject* number) {
+  return of_leaf(self, number, [](Skeleton* skeleton, std::uint32_t leaf) {
+    return leaf_path(skeleton->program, skeleton->root, leaf);
+  });
+}
+
+PyObject* skeleton_leaf_argument(PyObject* self, PyObject* number) {
+  return of_leaf(self, number, [](Skeleton* skeleton, std::uint32_t leaf) {
+    return leaf_argument(skeleton->program, leaf);
+  });
+}
+
+bool may_hold_arrays(const Node& node) {
+  PyObject* object = node.object;
+  return node.op == Op::Opaque || node.op == Op::Function ||
+         (node.op == Op::Identity && object != Py_None && !PyBool_Check(object) &&
+          !PyModule_Check(object) &&
+          // A class that a function has made may hold what it likes.
+          (!PyType_Check(object) || (reinterpret_cast<PyTypeObject*>(object)->tp_flags &
+                                     Py_TPFLAGS_HEAPTYPE) != 0));
+}
+
+PyObject* skeleton_handed_through(PyObject* self, PyObject* /*args*/) {
+  const Program& program = cast(self)->program;
+  Owned list = Owned::steal(PyList_New(0));
+  for (std::size_t i = 0; list && i < program.nodes.size(); ++i) {
+    if (!may_hold_arrays(program.nodes[i])) {
+      continue;
+    }
+    Owned pair = Owned::steal(
+        Py_BuildValue("(On)", program.nodes[i].object, static_cast<Py_ssize_t>(i)));
+    if (!pair || PyList_Append(list.get(), pair.get()) < 0) {
+      return nullptr;
+    }
+  }
+  return list.release();
+}
+
+PyObject* skeleton_node_path(PyObject* self, PyObject* number) {
+  const Program& program = cast(self)->program;
+  std::size_t index = PyLong_AsSize_t(number);
+  if (index == static_cast<std::size_t>(-1) && PyErr_Occurred() != nullptr) {
+    return nullptr;
+  }
+  try {
+    return path(program, cast(self)->root, std::min(index, program.nodes.size()));
   } catch (const std::bad_alloc&) {
     return PyErr_NoMemory();
   }
 }
 
 PyMethodDef skeleton_methods[] = {
+    {"_handed_through", skeleton_handed_through, METH_NOARGS,
+     "_handed_through($self, /)\n--\n\nList the objects that are not looked into, "
+     "each with the number of its node."},
+    {"_node_path", skeleton_node_path, METH_O,
+     "_node_path($self, number, /)\n--\n\nSay where a node stands."},
     {"_leaf_path", skeleton_leaf_path, METH_O,
      "_leaf_path($self, leaf, /)\n--\n\nSay where a leaf stands, like "
      "``args[0]['x']``."},
+    {"_leaf_argument", skeleton_leaf_argument, METH_O,
+     "_leaf_argument($self, leaf, /)\n--\n\nSay which argument of a call a leaf "
+     "belongs to: its number, its keyword, or None for the callable."},
     {"unflatten", skeleton_unflatten, METH_O,
      "unflatten($self, leaves, /)\n--\n\n"
      "Put the object together again around other leaves.\n\n"
@@ -179,9 +260,17 @@ PyMethodDef skeleton_methods[] = {
     {nullptr, nullptr, 0, nullptr},
 };
 
+PyObject* skeleton_num_positional(PyObject* self, void* /*closure*/) {
+  const Program& program = cast(self)->program;
+  bool is_call = !program.nodes.empty() && program.nodes.front().op == Op::Call;
+  return PyLong_FromUnsignedLong(is_call ? program.nodes.front().size : 0);
+}
+
 PyGetSetDef skeleton_getset[] = {
     {"num_leaves", skeleton_num_leaves, nullptr, "How many leaves the object has.",
      nullptr},
+    {"_num_positional", skeleton_num_positional, nullptr,
+     "How many positional arguments the call has.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
 
@@ -214,6 +303,7 @@ Skeleton* new_skeleton(Program&& program, const char* root) {
   new (&skeleton->program) Program(std::move(program));
   skeleton->root = root;
   skeleton->hash = -1;
+  skeleton->closures = nullptr;
   PyObject_GC_Track(reinterpret_cast<PyObject*>(skeleton));
   return skeleton;
 }

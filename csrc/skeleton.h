@@ -17,19 +17,23 @@ struct TypePlan;
 
 enum class Op : std::uint8_t {
   // Constants: one node, `object` is the value, immutable and shared with the caller.
-  Identity,  // None, bool, function, class, module, enum member, …: the very object
+  Identity,  // None, bool, class, module, enum member, …: the very object
   Int,
   Float,
   Complex,
   Str,
   Bytes,
   NumpyScalar,  // numpy.generic of fixed size, without padding
+  Function,     // a Python function, number `size` of the program; see `closures_of`
   // The rest. "slot" is `extra` of an object that can be shared: see `Ref`.
   Leaf,
+  Forward,     // in a result: leaf `size` of the call, which came back untouched; if
+               // extra is 1, function `size`
   Opaque,      // slot; handed through whole; compares with == if it can be hashed
   Unset,       // a `__slots__` entry without a value
   Ref,         // the object of slot `size`, met before
-  Extent,      // follows Set, FrozenSet and Reduce: how much belongs to them
+  Extent,      // follows Set, FrozenSet, Reduce and, among closures, Function: how
+               // much belongs to them
   Tuple,       // size parts; if all are constants: object is the tuple, extra its nodes
   NamedTuple,  // size parts; object is the class
   List,        // slot; size parts
@@ -48,7 +52,7 @@ enum class Op : std::uint8_t {
              // is the tuple of keyword names; then one part a keyword
 };
 
-inline constexpr bool is_constant(Op op) { return op <= Op::NumpyScalar; }
+inline constexpr bool is_constant(Op op) { return op <= Op::Function; }
 
 // The parts of a reduction that are there, in this order after `func` and `args`.
 enum ReducePart : std::uint32_t {
@@ -99,13 +103,23 @@ class Program {
 
   std::vector<Node> nodes;
   std::vector<SetEntry> set_entries;
+  // The functions by their number, and the code that each had.
+  std::vector<Owned> functions;
+  std::vector<Owned> codes;
+  // Among closures: the objects of the slots, which are all that could be shared.
+  std::vector<Owned> originals;
   std::uint32_t leaves = 0;
+  // A Forward counts on this many leaves and functions of the call.
+  std::uint32_t inputs = 0;
+  std::uint32_t input_functions = 0;
   std::uint32_t slots = 0;
   std::uint32_t depth = 0;
   // There is a Reduce: matching runs Python, after the walk.
   bool reduces = false;
   // Matching may allocate: there is an instance or a set.
   bool allocates = false;
+  // A function has state of its own: a closure, defaults, attributes.
+  bool has_closures = false;
   // A call's keyword names as they were passed, and for each keyword part of the
   // program its place among them.
   Owned call_kwnames;
@@ -119,6 +133,9 @@ struct Skeleton {
   // What stands for the root in a path: "obj", "result" or, for a call, nothing.
   const char* root;
   Py_hash_t hash;  // -1: not yet computed
+  // Owned: a Skeleton of what the functions hold, None if they go by identity, or
+  // nullptr for not yet known.
+  PyObject* closures;
 };
 
 extern PyTypeObject SkeletonType;
@@ -142,27 +159,42 @@ struct CallView {
 // exception set on failure: what is in `leaves` then still has to be released.
 bool flatten(PyObject* object, PyObject* leaf_type, const char* root, Program& program,
              std::vector<PyObject*>& leaves);
+// The same for the result of a function. `call` is the skeleton of its call and
+// `inputs` a tuple of the leaves that it was given, None for one that must not be
+// forwarded.
+bool flatten_result(PyObject* object, Skeleton* call, PyObject* inputs,
+                    Program& program, std::vector<PyObject*>& leaves);
 bool flatten_call(const CallView& call, Program& program,
                   std::vector<PyObject*>& leaves);
+
+// What the functions of a skeleton hold (defaults, closure cells, attributes), as a
+// Skeleton that is there to be compared: of arrays, it has the very objects. None if it
+// can't be taken apart. Borrowed; nullptr with an exception set on failure. Runs Python
+// the first time, which has to be before a function is called: that may change it.
+PyObject* closures_of(Skeleton* skeleton);
 
 enum class Match { No, Yes, Error };
 
 // Whether flattening `call` would give `program`. The `program.leaves` places of
-// `leaves` then hold owned references, or nullptr unless the answer is Yes. May run
-// Python: the caller must hold the program's owner.
+// `leaves` then hold owned references, or nullptr unless the answer is Yes. No for
+// functions that are equal and not the same: a skeleton has those it was made with. May
+// run Python: the caller must hold the program's owner.
 Match match_call(const Program& program, const CallView& call, PyObject** leaves);
 
 // The object that `program` and `leaves` describe: a new reference, or nullptr with an
 // exception set. May run Python: the caller must hold the program's owner.
 PyObject* rebuild(const Program& program, const char* root, PyObject* const* leaves);
+// The same for a result: what is forwarded comes from `call`, and from its leaves.
+PyObject* rebuild_result(const Program& program, PyObject* const* leaves,
+                         const Program& call, PyObject* const* inputs);
 // For a call: a tuple (callable or None, args, kwargs).
 PyObject* rebuild_call(const Program& program, PyObject* const* leaves);
 
 // -1 with an exception set on failure. May run Python (`__hash__` of an opaque object).
 Py_hash_t hash(const Program& program);
 // 1, 0, or -1 with an exception set. May run Python (`__eq__` of an opaque object): the
-// caller must hold the owners of both.
-int equal(const Program& a, const Program& b);
+// caller must hold both.
+int equal(Skeleton* a, Skeleton* b);
 
 // How a reader would write the way from the root to node `index`, like
 // `args[1].config['act']`; "" for the root of a call. `index` may be the end of an
@@ -171,6 +203,9 @@ int equal(const Program& a, const Program& b);
 PyObject* path(const Program& program, const char* root, std::size_t index);
 // The path to leaf `leaf`, which must be one.
 PyObject* leaf_path(const Program& program, const char* root, std::uint32_t leaf);
+// The argument of a call that leaf `leaf` belongs to: a new reference to the number of
+// a positional one, the name of a keyword, or None if it is in the callable.
+PyObject* leaf_argument(const Program& program, std::uint32_t leaf);
 PyObject* describe(const Program& program);
 
 }  // namespace autojit

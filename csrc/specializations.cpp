@@ -1,5 +1,8 @@
 #include "specializations.h"
 
+#include <structmember.h>
+
+#include <cstddef>
 #include <new>
 #include <vector>
 
@@ -33,10 +36,10 @@ void take_out(Table* table, Specialization* entry) {
 
 // May run Python.
 void drop(Specialization* entry) {
-  Skeleton* skeleton = entry->skeleton;
+  Trace* trace = entry->trace;
   PyObject* compiled = entry->compiled;
   delete entry;
-  Py_DECREF(skeleton);
+  Py_DECREF(trace);
   Py_DECREF(compiled);
 }
 
@@ -53,9 +56,10 @@ Specialization* entry_of(Table* table, Py_hash_t hash, PyObject* compiled) {
 int table_traverse(PyObject* self, visitproc visit, void* arg) {
   auto* table = reinterpret_cast<Table*>(self);
   for (Specialization* entry = table->newest; entry != nullptr; entry = entry->older) {
-    Py_VISIT(entry->skeleton);
+    Py_VISIT(entry->trace);
     Py_VISIT(entry->compiled);
   }
+  Py_VISIT(table->options);
   return 0;
 }
 
@@ -64,24 +68,150 @@ int table_clear(PyObject* self) {
   return 0;
 }
 
+// The tables of one function.
+struct Home {
+  Owned weak_key;              // its callback takes this home away
+  std::vector<Table*> tables;  // borrowed: a table that goes takes itself out
+};
+
+// Guarded by the GIL, as all that follows.
+std::unordered_map<PyObject*, Home>& homes() {
+  static auto* map = new std::unordered_map<PyObject*, Home>();
+  return *map;
+}
+
+// The tables that no dispatcher holds, each with the reference that keeps it: a
+// function that is wrapped again finds what it had. What a table holds may lead to the
+// function itself, so that it would never go; hence a bound.
+constexpr std::size_t kMaxParked = 4096;
+Table* parked_last = nullptr;
+Table* parked_first = nullptr;
+std::size_t parked_count = 0;
+
+// Takes a table out of the parked ones: the reference is now the caller's.
+void unpark(Table* table) {
+  (table->parked_later != nullptr ? table->parked_later->parked_earlier : parked_last) =
+      table->parked_earlier;
+  (table->parked_earlier != nullptr ? table->parked_earlier->parked_later
+                                    : parked_first) = table->parked_later;
+  table->parked_later = table->parked_earlier = nullptr;
+  table->parked = false;
+  --parked_count;
+}
+
+// A table that is filed nowhere is not shared and not parked. May run Python.
+void strike_off(Table* table) {
+  table->key = nullptr;
+  if (table->parked) {
+    unpark(table);
+    Py_DECREF(table);
+  }
+}
+
+PyObject* on_key_death(PyObject* capsule, PyObject* /*weak_key*/) {
+  auto found =
+      homes().find(static_cast<PyObject*>(PyCapsule_GetPointer(capsule, nullptr)));
+  if (found != homes().end()) {
+    // Out of the map before anything runs.
+    Home home = std::move(found->second);
+    homes().erase(found);
+    for (Table* table : home.tables) {
+      Py_INCREF(table);
+    }
+    for (Table* table : home.tables) {
+      strike_off(table);
+      Py_DECREF(table);
+    }
+  }
+  Py_RETURN_NONE;
+}
+PyMethodDef on_key_death_def = {"forget_function", on_key_death, METH_O, nullptr};
+
+Home* home_of(PyObject* key) {
+  auto found = homes().find(key);
+  return found != homes().end() ? &found->second : nullptr;
+}
+
+// Files a new table. One whose key takes no weak references stays by itself. False with
+// an exception set on failure.
+bool file(Table* table, PyObject* key) {
+  Home* home = home_of(key);
+  if (home == nullptr) {
+    if (!PyType_SUPPORTS_WEAKREFS(Py_TYPE(key))) {
+      return true;
+    }
+    Owned capsule = Owned::steal(PyCapsule_New(key, nullptr, nullptr));
+    Owned callback = Owned::steal(
+        capsule ? PyCFunction_New(&on_key_death_def, capsule.get()) : nullptr);
+    Owned weak_key =
+        Owned::steal(callback ? PyWeakref_NewRef(key, callback.get()) : nullptr);
+    if (!weak_key) {
+      return false;
+    }
+    home = &homes().emplace(key, Home{std::move(weak_key), {}}).first->second;
+  }
+  home->tables.push_back(table);
+  table->key = key;
+  return true;
+}
+
+void unfile(Table* table) {
+  Home* home = table->key != nullptr ? home_of(table->key) : nullptr;
+  if (home == nullptr) {
+    return;
+  }
+  std::erase(home->tables, table);
+  if (home->tables.empty()) {
+    Owned weak_key = std::move(home->weak_key);  // dropped when the map is whole
+    homes().erase(table->key);
+  }
+  table->key = nullptr;
+}
+
 void table_dealloc(PyObject* self) {
   PyObject_GC_UnTrack(self);
   auto* table = reinterpret_cast<Table*>(self);
+  unfile(table);
   clear(table);
   delete table->by_hash;
   Py_XDECREF(table->traces);
+  Py_XDECREF(table->options);
   PyObject_GC_Del(self);
 }
 
-PyObject* count_trace(PyObject* self, PyObject* /*args*/) {
-  ++reinterpret_cast<TraceCount*>(self)->count;
-  Py_RETURN_NONE;
+Trace* cast_trace(PyObject* self) { return reinterpret_cast<Trace*>(self); }
+
+int trace_traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(cast_trace(self)->skeleton);
+  Py_VISIT(cast_trace(self)->warnings);
+  return 0;
 }
 
-PyMethodDef trace_count_methods[] = {
-    {"increment", count_trace, METH_NOARGS,
-     "increment($self, /)\n--\n\nNote that the function body is traced once more."},
+// No tp_clear: a cycle through a trace goes through its table or its function too.
+void trace_dealloc(PyObject* self) {
+  PyObject_GC_UnTrack(self);
+  Py_XDECREF(cast_trace(self)->traces);
+  Py_XDECREF(cast_trace(self)->skeleton);
+  Py_XDECREF(cast_trace(self)->warnings);
+  PyObject_GC_Del(self);
+}
+
+PyObject* trace_begin(PyObject* self, PyObject* /*args*/) {
+  ++cast_trace(self)->traces->count;
+  return Py_NewRef(reinterpret_cast<PyObject*>(cast_trace(self)->skeleton));
+}
+
+PyMethodDef trace_methods[] = {
+    {"begin", trace_begin, METH_NOARGS,
+     "begin($self, /)\n--\n\n"
+     "Count a trace, and return the skeleton of the call that it is for."},
     {nullptr, nullptr, 0, nullptr},
+};
+
+PyMemberDef trace_members[] = {
+    {"skeleton", T_OBJECT, offsetof(Trace, skeleton), READONLY, nullptr},
+    {"warnings", T_OBJECT, offsetof(Trace, warnings), READONLY, nullptr},
+    {nullptr, 0, 0, 0, nullptr},
 };
 
 }  // namespace
@@ -102,10 +232,38 @@ PyTypeObject TraceCountType = {
     .tp_basicsize = sizeof(TraceCount),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .tp_doc = "Counts how often a function body was traced.",
-    .tp_methods = trace_count_methods,
 };
 
-Table* new_table(std::size_t maxsize) {
+PyTypeObject TraceType = {
+    .ob_base = PyVarObject_HEAD_INIT(nullptr, 0).tp_name = "autojit._core.Trace",
+    .tp_basicsize = sizeof(Trace),
+    .tp_dealloc = trace_dealloc,
+    .tp_flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_doc = "What a compiled function knows of the calls that it serves.",
+    .tp_traverse = trace_traverse,
+    .tp_methods = trace_methods,
+    .tp_members = trace_members,
+};
+
+Trace* new_trace(Table* table, Skeleton* skeleton) {
+  Owned warnings = Owned::steal(PyDict_New());
+  auto* trace = warnings ? PyObject_GC_New(Trace, &TraceType) : nullptr;
+  if (trace == nullptr) {
+    return nullptr;
+  }
+  Py_INCREF(table->traces);
+  trace->traces = table->traces;
+  Py_INCREF(skeleton);
+  trace->skeleton = skeleton;
+  trace->warnings = warnings.release();
+  PyObject_GC_Track(reinterpret_cast<PyObject*>(trace));
+  return trace;
+}
+
+namespace {
+
+Table* new_table(PyObject* options, std::size_t maxsize) {
   auto* traces = PyObject_New(TraceCount, &TraceCountType);
   if (traces == nullptr) {
     return nullptr;
@@ -122,6 +280,10 @@ Table* new_table(std::size_t maxsize) {
   table->traces = traces;
   table->hits = table->misses = 0;
   table->maxsize = maxsize;
+  table->options = Py_NewRef(options);
+  table->key = nullptr;
+  table->parked = false;
+  table->parked_later = table->parked_earlier = nullptr;
   PyObject_GC_Track(reinterpret_cast<PyObject*>(table));
   if (table->by_hash == nullptr) {
     Py_DECREF(table);
@@ -131,31 +293,102 @@ Table* new_table(std::size_t maxsize) {
   return table;
 }
 
-bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Owned& compiled) {
+// The table filed under `key` that has these options: a new reference, or nullptr.
+// False with an exception set on failure. May run Python.
+bool find_table(PyObject* key, PyObject* options, std::size_t maxsize, Table*& found) {
+  found = nullptr;
+  std::vector<Owned> candidates;  // comparing may change the homes
+  if (Home* home = home_of(key); home != nullptr) {
+    for (Table* table : home->tables) {
+      candidates.push_back(Owned::borrow(reinterpret_cast<PyObject*>(table)));
+    }
+  }
+  for (Owned& candidate : candidates) {
+    auto* table = reinterpret_cast<Table*>(candidate.get());
+    if (table->maxsize != maxsize) {
+      continue;
+    }
+    int same = PyObject_RichCompareBool(table->options, options, Py_EQ);
+    if (same < 0) {
+      return false;
+    }
+    if (same != 0 && table->key == key) {
+      if (table->parked) {
+        unpark(table);
+        Py_DECREF(table);  // `candidate` holds it
+      }
+      candidate.release();
+      found = table;
+      return true;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+Table* table_for(PyObject* key, PyObject* options, std::size_t maxsize) {
+  Table* found = nullptr;
+  if (!find_table(key, options, maxsize, found)) {
+    return nullptr;
+  }
+  if (found != nullptr) {
+    return found;
+  }
+  Table* table = new_table(options, maxsize);
+  if (table != nullptr && !file(table, key)) {
+    Py_DECREF(table);
+    return nullptr;
+  }
+  return table;
+}
+
+void park(Table* table) {
+  if (Py_REFCNT(table) != 1 || table->key == nullptr || table->newest == nullptr) {
+    Py_DECREF(table);
+    return;
+  }
+  table->parked = true;
+  table->parked_earlier = parked_last;
+  (parked_last != nullptr ? parked_last->parked_later : parked_first) = table;
+  parked_last = table;
+  if (++parked_count > kMaxParked) {
+    Table* first = parked_first;
+    unpark(first);
+    Py_DECREF(first);
+  }
+}
+
+bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Compiled& compiled) {
   // Comparing may run Python, which may change the table: compare with what was there.
-  std::vector<std::pair<Owned, Owned>> candidates;
+  std::vector<std::pair<Owned, Compiled>> candidates;
   auto [begin, end] = table->by_hash->equal_range(hash);
   for (auto it = begin; it != end; ++it) {
     candidates.emplace_back(
         Owned::borrow(reinterpret_cast<PyObject*>(it->second->skeleton)),
-        Owned::borrow(it->second->compiled));
+        Compiled{Owned::borrow(it->second->compiled),
+                 Owned::borrow(reinterpret_cast<PyObject*>(it->second->trace))});
   }
   for (auto& [candidate, its_compiled] : candidates) {
-    int same =
-        equal(reinterpret_cast<Skeleton*>(candidate.get())->program, skeleton->program);
+    auto* theirs = reinterpret_cast<Skeleton*>(candidate.get());
+    int same = equal(theirs, skeleton);
     if (same < 0) {
       return false;
     }
     if (same == 0) {
       continue;
     }
-    Specialization* entry = entry_of(table, hash, its_compiled.get());
+    Specialization* entry = entry_of(table, hash, its_compiled.function.get());
     if (entry != nullptr) {
       unlink(table, entry);
       link_front(table, entry);
+      // What the same functions held when they were first traced.
+      if (skeleton->closures == nullptr) {
+        skeleton->closures = Py_XNewRef(theirs->closures);
+      }
+      Owned old = Owned::steal(reinterpret_cast<PyObject*>(entry->trace->skeleton));
       Py_INCREF(skeleton);
-      std::swap(entry->skeleton, skeleton);
-      Py_DECREF(skeleton);  // `candidate` still holds it
+      entry->trace->skeleton = entry->skeleton = skeleton;
     }
     compiled = std::move(its_compiled);
     return true;
@@ -163,9 +396,11 @@ bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Owned& compiled) {
   return true;
 }
 
-bool insert(Table* table, Skeleton* skeleton, Py_hash_t hash, PyObject* compiled) {
-  auto* entry = new (std::nothrow)
-      Specialization{skeleton, compiled, hash, false, nullptr, nullptr};
+bool insert(Table* table, Py_hash_t hash, const Compiled& compiled) {
+  auto* trace = reinterpret_cast<Trace*>(compiled.trace.get());
+  auto* entry = new (std::nothrow) Specialization{
+      trace,   trace->skeleton, compiled.function.get(), hash, false, false,
+      nullptr, nullptr};
   if (entry == nullptr) {
     PyErr_NoMemory();
     return false;
@@ -177,8 +412,8 @@ bool insert(Table* table, Skeleton* skeleton, Py_hash_t hash, PyObject* compiled
     PyErr_NoMemory();
     return false;
   }
-  Py_INCREF(skeleton);
-  Py_INCREF(compiled);
+  Py_INCREF(entry->trace);
+  Py_INCREF(entry->compiled);
   link_front(table, entry);
   if (table->maxsize != 0 && table->by_hash->size() > table->maxsize) {
     Specialization* oldest = table->oldest;
@@ -199,6 +434,15 @@ void settle(Table* table, Py_hash_t hash, PyObject* compiled, bool worked) {
   }
   take_out(table, entry);
   drop(entry);
+}
+
+PyObject* traced_warnings(Table* table, Py_hash_t hash, PyObject* compiled) {
+  Specialization* entry = entry_of(table, hash, compiled);
+  if (entry == nullptr || PyDict_GET_SIZE(entry->trace->warnings) == 0) {
+    return nullptr;
+  }
+  entry->warns = true;
+  return entry->trace->warnings;
 }
 
 void clear(Table* table) {

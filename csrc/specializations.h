@@ -1,5 +1,5 @@
 // The table of a function's specializations: last hit first, then hash; bounded, the
-// least recently used goes.
+// least recently used goes. And which table belongs to which function.
 #pragma once
 
 #include <cstdint>
@@ -10,21 +10,32 @@
 
 namespace autojit {
 
-// One skeleton and the compiled function of flat leaves that serves it.
-struct Specialization {
-  Skeleton* skeleton;  // owned
-  PyObject* compiled;  // owned
-  Py_hash_t hash;
-  bool proven;  // a call of it has returned
-  // From the most to the least recently used.
-  Specialization* newer;
-  Specialization* older;
-};
-
-// Counts how often a function body was traced; shared with the compiled functions.
+// Counts how often a function body was traced.
 struct TraceCount {
   PyObject_HEAD
   std::uint64_t count;
+};
+
+// What a specialization and its compiled function both know.
+struct Trace {
+  PyObject_HEAD
+  TraceCount* traces;  // owned
+  // Owned: of the last call that was found by its hash, whose functions a trace runs.
+  Skeleton* skeleton;
+  PyObject* warnings;  // owned dict: what tracing has warned of, see `_warnings.py`
+};
+
+// One skeleton and the compiled function of flat leaves that serves it.
+struct Specialization {
+  Trace* trace;        // owned
+  Skeleton* skeleton;  // borrowed: the trace's
+  PyObject* compiled;  // owned
+  Py_hash_t hash;
+  bool proven;  // a call of it has returned
+  bool warns;   // there are warnings
+  // From the most to the least recently used.
+  Specialization* newer;
+  Specialization* older;
 };
 
 // The Python object that a dispatcher holds.
@@ -37,27 +48,55 @@ struct Table {
   std::uint64_t hits;
   std::uint64_t misses;
   std::size_t maxsize;  // 0: unbounded
+  PyObject* options;    // owned
+  // What it is filed under, borrowed; nullptr if it is not, or no longer.
+  PyObject* key;
+  // Among the tables that no dispatcher holds: from the last to the first put there.
+  bool parked;
+  Table* parked_later;
+  Table* parked_earlier;
+};
+
+// What is called, held.
+struct Compiled {
+  Owned function;
+  Owned trace;
+
+  PyObject* warnings() const { return reinterpret_cast<Trace*>(trace.get())->warnings; }
 };
 
 extern PyTypeObject TableType;
 extern PyTypeObject TraceCountType;
+extern PyTypeObject TraceType;
+
+// The table of all dispatchers of one function with equal options: a new reference.
+// `key` stands for the function; without weak references to it, the table is not
+// shared. May run Python. nullptr with an exception set on failure.
+Table* table_for(PyObject* key, PyObject* options, std::size_t maxsize);
+
+// Drops the reference of a dispatcher that goes, and keeps the table for the next one
+// of the same function if it is the last. May run Python.
+void park(Table* table);
 
 // nullptr with an exception set on failure.
-Table* new_table(std::size_t maxsize);
+Trace* new_trace(Table* table, Skeleton* skeleton);
 
-// The compiled function for a skeleton (its program and hash): sets `compiled` to a new
-// reference, or to nullptr if there is none. Moves it to the front, and lets it match
-// by `skeleton` from now on, whose hints are fresh. False with an exception set on
-// failure. May run Python.
-bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Owned& compiled);
+// The compiled function for a skeleton (its program and hash): sets `compiled`, or
+// leaves it empty if there is none. Moves it to the front, and lets it match and trace
+// by `skeleton` from now on, whose hints and functions are those of this call. False
+// with an exception set on failure. May run Python.
+bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Compiled& compiled);
 
 // Adds a specialization in front; what no longer fits goes. May run Python. False with
 // an exception set on failure, and the table as it was.
-bool insert(Table* table, Skeleton* skeleton, Py_hash_t hash, PyObject* compiled);
+bool insert(Table* table, Py_hash_t hash, const Compiled& compiled);
 
 // After the first call of a compiled function: keeps its specialization for good, or
 // drops it if it has never worked. May run Python.
 void settle(Table* table, Py_hash_t hash, PyObject* compiled, bool worked);
+
+// The specialization was traced: the dict of its warnings, borrowed, if there are any.
+PyObject* traced_warnings(Table* table, Py_hash_t hash, PyObject* compiled);
 
 // Drops all. May run Python.
 void clear(Table* table);

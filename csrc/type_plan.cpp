@@ -48,17 +48,6 @@ const TypePlan*& recent_plan(PyTypeObject* type) {
   return recent_plans[((bits >> 4U) ^ (bits >> 12U)) % kRecentTypes];
 }
 
-// After a failure of user code: true if it was no more than a refusal.
-bool clear_refusal() {
-  if (PyErr_ExceptionMatches(PyExc_Exception) != 0 &&
-      PyErr_ExceptionMatches(PyExc_MemoryError) == 0 &&
-      PyErr_ExceptionMatches(PyExc_RecursionError) == 0) {
-    PyErr_Clear();
-    return true;
-  }
-  return false;
-}
-
 // Names that are looked up on every class, interned once.
 struct Names {
   PyObject* reduce_ex;
@@ -72,6 +61,7 @@ struct Names {
   PyObject* fields;
   PyObject* module;
   PyObject* qualname;
+  PyObject* name;
 };
 Names names{};
 
@@ -324,6 +314,7 @@ const std::vector<BuiltinKind>& builtin_kinds() {
       {&PySlice_Type, Kind::Slice},
       {&PyByteArray_Type, Kind::Bytearray},
       {&PyMethod_Type, Kind::Method},
+      {&PyFunction_Type, Kind::Function},
       {&PyArray_Type, Kind::NumpyArray},
   };
   return *kinds;
@@ -455,6 +446,105 @@ PyObject* new_instance(PyTypeObject* type, bool has_state) {
     }
   }
   return PyBaseObject_Type.tp_new(type, no_args, nullptr);
+}
+
+bool clear_refusal() {
+  if (PyErr_ExceptionMatches(PyExc_Exception) != 0 &&
+      PyErr_ExceptionMatches(PyExc_MemoryError) == 0 &&
+      PyErr_ExceptionMatches(PyExc_RecursionError) == 0) {
+    PyErr_Clear();
+    return true;
+  }
+  return false;
+}
+
+bool is_bare_function(PyObject* object) {
+  auto* function = reinterpret_cast<PyFunctionObject*>(object);
+  auto* code = reinterpret_cast<PyCodeObject*>(function->func_code);
+  if (function->func_closure != nullptr || function->func_defaults != nullptr ||
+      function->func_kwdefaults != nullptr ||
+      (function->func_annotations != nullptr &&
+       PyObject_Size(function->func_annotations) != 0) ||
+      function->func_name != code->co_name ||
+      function->func_qualname != code->co_qualname ||
+      (function->func_dict != nullptr && PyDict_GET_SIZE(function->func_dict) != 0)) {
+    return false;
+  }
+#if PY_VERSION_HEX >= 0x030E0000
+  if (function->func_annotate != nullptr) {
+    return false;
+  }
+#endif
+  // The docstring is the first constant.
+  PyObject* consts = code->co_consts;
+  PyObject* first =
+      PyTuple_GET_SIZE(consts) != 0 ? PyTuple_GET_ITEM(consts, 0) : nullptr;
+  if (function->func_doc != first &&
+      (function->func_doc != Py_None || (first != nullptr && PyUnicode_Check(first)))) {
+    return false;
+  }
+  // Nothing that it reads from its module, also not in functions inside it.
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(consts); ++i) {
+    if (PyCode_Check(PyTuple_GET_ITEM(consts, i))) {
+      return false;
+    }
+  }
+  PyObject* globals = function->func_globals;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(code->co_names); ++i) {
+    if (PyDict_GetItemWithError(globals, PyTuple_GET_ITEM(code->co_names, i)) !=
+        nullptr) {
+      return false;
+    }
+  }
+  bool of_module =
+      PyDict_GetItemWithError(globals, names.name) == function->func_module;
+  PyErr_Clear();
+  return of_module;
+}
+
+namespace {
+
+// Whether `object` is what the names in `qualname` lead to, from a module through
+// classes. May run Python.
+bool is_found(PyObject* dict, PyObject* qualname, PyObject* object) {
+  Owned dot = Owned::steal(PyUnicode_FromString("."));
+  Owned path = Owned::steal(dot ? PyUnicode_Split(qualname, dot.get(), -1) : nullptr);
+  if (!path) {
+    return false;
+  }
+  PyObject* at = nullptr;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(path.get()); ++i) {
+    if (at != nullptr) {
+      if (!PyType_Check(at)) {
+        return false;
+      }
+      dict = reinterpret_cast<PyTypeObject*>(at)->tp_dict;
+    }
+    at = dict != nullptr ? PyDict_GetItemWithError(dict, PyList_GET_ITEM(path.get(), i))
+                         : nullptr;
+    if (at == nullptr) {
+      return false;
+    }
+  }
+  return at == object;
+}
+
+}  // namespace
+
+bool is_named_function(PyObject* object) {
+  auto* function = reinterpret_cast<PyFunctionObject*>(object);
+  PyObject* name = function->func_module;
+  if (name == nullptr || !PyUnicode_CheckExact(name) ||
+      PyUnicode_CompareWithASCIIString(name, "__main__") == 0) {
+    return false;
+  }
+  PyObject* modules = PyImport_GetModuleDict();  // as all that follows, borrowed
+  PyObject* module = PyDict_GetItemWithError(modules, name);
+  bool named = module != nullptr && PyModule_Check(module) &&
+               PyModule_GetDict(module) == function->func_globals &&
+               is_found(function->func_globals, function->func_qualname, object);
+  PyErr_Clear();
+  return named;
 }
 
 bool may_change_its_mind(PyTypeObject* type) { return made_by_class_statement(type); }
@@ -610,6 +700,12 @@ std::uint64_t hash_bytes(const char* data, std::size_t size) {
 Bytes numpy_scalar_bytes(PyObject* scalar) {
   const NumpyScalarLayout* layout = numpy_scalar_layout(Py_TYPE(scalar));
   return {reinterpret_cast<const char*>(scalar) + layout->offset, layout->size};
+}
+
+std::size_t numpy_size(PyObject* object) {
+  return PyArray_Check(object) ? static_cast<std::size_t>(PyArray_NBYTES(
+                                     reinterpret_cast<PyArrayObject*>(object)))
+                               : 0;
 }
 
 bool numpy_is_plain(PyObject* array) {
@@ -776,7 +872,8 @@ bool init_type_plans() {
       !intern(names.getnewargs_ex, "__getnewargs_ex__") ||
       !intern(names.getattribute, "__getattribute__") ||
       !intern(names.dict, "__dict__") || !intern(names.fields, "_fields") ||
-      !intern(names.module, "__module__") || !intern(names.qualname, "__qualname__")) {
+      !intern(names.module, "__module__") || !intern(names.name, "__name__") ||
+      !intern(names.qualname, "__qualname__")) {
     return false;
   }
   Owned functools = Owned::steal(PyImport_ImportModule("functools"));

@@ -16,7 +16,10 @@ struct Config {
   PyObject* ordinary_state = nullptr;  // frozenset of names, see `_reduce.py`
   PyObject* reduce = nullptr;          // (object, value) -> reduction or None
   PyObject* set_state = nullptr;       // (object, state, list, dict, setter)
-  PyObject* specialize = nullptr;      // (fun, in_tree, skeleton, options, count)
+  PyObject* specialize = nullptr;      // (fun, in_tree, trace, options) -> compiled
+  PyObject* replay = nullptr;          // (warnings, leaves, seen)
+  PyObject* mark_seen = nullptr;       // (warnings, leaves, seen)
+  PyObject* lazy_types = nullptr;      // frozenset: iterators that run code when asked
   PyObject* cache_info = nullptr;      // the class of `cache_info()`
   PyObject* eager = nullptr;           // what a compiled function returns under
                                        // `jax.disable_jit`
@@ -26,6 +29,7 @@ extern Config config;
 
 enum class Kind : std::uint8_t {
   Identity,
+  Function,
   Int,
   Float,
   Complex,
@@ -138,6 +142,16 @@ inline PyObject* reduction_part(PyObject* reduction, Py_ssize_t part) {
                                             : Py_None;
 }
 
+// Whether a Python function is one that an imported module defines: never made anew, it
+// goes by identity. May run Python.
+bool is_named_function(PyObject* function);
+// Whether a Python function is no more than its code. May run Python.
+bool is_bare_function(PyObject* function);
+
+// After a failure of user code: clears it and returns true if it was no more than a
+// refusal.
+bool clear_refusal();
+
 // The part of a numpy scalar that is its value.
 struct Bytes {
   const char* data;
@@ -145,6 +159,8 @@ struct Bytes {
 };
 Bytes numpy_scalar_bytes(PyObject* scalar);
 
+// The bytes of a numpy array; 0 for anything else.
+std::size_t numpy_size(PyObject* object);
 // numpy arrays of plain bytes. `object` must be exactly a numpy.ndarray.
 bool numpy_is_plain(PyObject* array);
 // A dtype that is equal to one of numpy's own singletons: that one, borrowed; or

@@ -99,6 +99,7 @@ def test_a_dispatcher_cannot_be_made_without_jit():
 
 def test_a_missing_argument_is_the_type_error_of_the_function(x):
     f = autojit.jit(double)
+    f.clear_cache()
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
         f()
     assert f.cache_info().currsize == 0

@@ -145,6 +145,7 @@ def test_a_hit_with_equal_objects_runs_no_python_code(arrays, make):
 def test_a_hit_in_the_table_runs_no_python_code(arrays):
     """The last skeleton that hit is another one."""
     g = autojit.jit(f)
+    g.clear_cache()
     x = arrays[0]
     trees = [lambda n=n: Plain(a=x, b=[n, "text"], c=Frozen(n)) for n in range(10)]
     for make in [*trees, *trees, *trees]:

@@ -6,7 +6,7 @@ import copyreg
 import enum
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
 import cloudpickle
@@ -15,8 +15,11 @@ import numpy as np
 
 from autojit import _core
 from autojit._core import Dispatcher, Skeleton
+from autojit._donate import donated_arguments
 from autojit._reduce import ORDINARY_STATE, reduce, set_state
+from autojit._results import LAZY_TYPES
 from autojit._specialize import EAGER, Options, specialize
+from autojit._warnings import mark_seen, replay
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,6 +52,7 @@ class CacheInfo(NamedTuple):
 
 
 _DEFAULT_OPTIONS = Options()
+_REFERENCE_OPTIONS = Options(forward=False)
 
 
 @overload
@@ -59,6 +63,9 @@ def jit(
     inline: bool = ...,
     keep_unused: bool = ...,
     compiler_options: dict[str, Any] | None = ...,
+    donate_argnums: int | Sequence[int] | None = ...,
+    donate_argnames: str | Iterable[str] | None = ...,
+    forward: bool = ...,
     maxsize: int | None = ...,
 ) -> Dispatcher[P, R]: ...
 
@@ -71,6 +78,9 @@ def jit(
     inline: bool = ...,
     keep_unused: bool = ...,
     compiler_options: dict[str, Any] | None = ...,
+    donate_argnums: int | Sequence[int] | None = ...,
+    donate_argnames: str | Iterable[str] | None = ...,
+    forward: bool = ...,
     maxsize: int | None = ...,
 ) -> Callable[[Callable[P, R]], Dispatcher[P, R]]: ...
 
@@ -82,6 +92,9 @@ def jit(
     inline: bool = False,
     keep_unused: bool = False,
     compiler_options: dict[str, Any] | None = None,
+    donate_argnums: int | Sequence[int] | None = None,
+    donate_argnames: str | Iterable[str] | None = None,
+    forward: bool = True,
     maxsize: int | None = 4096,
 ) -> Dispatcher[P, R] | Callable[[Callable[P, R]], Dispatcher[P, R]]:
     """Compile a function with JAX, whatever its arguments are.
@@ -102,6 +115,16 @@ def jit(
         See ``jax.jit``.
     compiler_options : dict, optional
         See ``jax.jit``.
+    donate_argnums : int or sequence of int, optional
+        Which positional arguments are donated: the compiled function may use the memory
+        of all arrays in them, which are deleted. See ``jax.jit``, also for how one of
+        this and `donate_argnames` is inferred from the other.
+    donate_argnames : str or iterable of str, optional
+        The same by name.
+    forward : bool, default: True
+        Whether an array that the function returns untouched is handed straight back:
+        the very object that came in, without a copy or an output of the compiled
+        function. Donated arrays never are.
     maxsize : int or None, default: 4096
         How many specializations to keep, one for each different static part of a call.
         The least recently used go. None means all.
@@ -110,14 +133,15 @@ def jit(
     -------
     Dispatcher
         A callable that behaves like `fun`, with ``cache_info()`` and
-        ``clear_cache()``.
+        ``clear_cache()``. All that are made of one function with equal options share
+        what they compile.
 
     Raises
     ------
     TypeError
-        If `fun` can't be called.
+        If `fun` can't be called, or an option is of the wrong type.
     ValueError
-        If `maxsize` is not positive.
+        If `maxsize` is not positive, or a donated argument is none of `fun`'s.
 
     See Also
     --------
@@ -148,23 +172,35 @@ def jit(
         if maxsize < 1:
             raise ValueError(f"maxsize must be at least 1, got {maxsize}")
         bound = maxsize
-    if inline or keep_unused or compiler_options is not None:
+    options = _DEFAULT_OPTIONS
+    if inline or keep_unused or compiler_options is not None or forward is not True:
         if compiler_options is not None:
             if not isinstance(compiler_options, dict):
                 raise TypeError(
                     f"compiler_options must be a dict or None, got {compiler_options!r}"
                 )
             compiler_options = dict(compiler_options)  # the caller's may change
-        options = Options(inline, keep_unused, compiler_options)
-    else:
-        options = _DEFAULT_OPTIONS
-    if fun is None:
-        return lambda fun: Dispatcher(fun, options, bound)
-    return Dispatcher(fun, options, bound)
+        options = Options(inline, keep_unused, compiler_options, forward=forward)
+    if donate_argnums is None and donate_argnames is None:
+        if fun is None:
+            return lambda fun: Dispatcher(fun, options, bound)
+        return Dispatcher(fun, options, bound)
+
+    def donating(fun: Callable[P, R]) -> Dispatcher[P, R]:
+        argnums, argnames = donated_arguments(fun, donate_argnums, donate_argnames)
+        return Dispatcher(
+            fun,
+            options._replace(donate_argnums=argnums, donate_argnames=argnames),
+            bound,
+        )
+
+    return donating if fun is None else donating(fun)
 
 
 def jax_autojit(fun: Callable[P, R]) -> Dispatcher[P, R]:
     """Compile a function with JAX: a drop-in for array-api-extra's ``jax_autojit``.
+
+    Every array of a result is a new one, also where the function returns its argument.
 
     Parameters
     ----------
@@ -189,7 +225,7 @@ def jax_autojit(fun: Callable[P, R]) -> Dispatcher[P, R]:
     >>> autojit.jax_autojit(add)(jnp.ones(2), 2.0, True)
     Array([3., 3.], dtype=float32)
     """
-    return Dispatcher(fun, _DEFAULT_OPTIONS, 4096)
+    return Dispatcher(fun, _REFERENCE_OPTIONS, 4096)
 
 
 @overload
@@ -288,7 +324,6 @@ _core.configure(
     leaf_types=(jax.Array, jax.core.Tracer, jax.Ref),
     identity_types=(
         enum.Enum,
-        types.FunctionType,
         types.BuiltinFunctionType,
         types.MethodDescriptorType,
         types.WrapperDescriptorType,
@@ -307,6 +342,9 @@ _core.configure(
     reduce=reduce,
     set_state=set_state,
     specialize=specialize,
+    replay=replay,
+    mark_seen=mark_seen,
+    lazy_types=LAZY_TYPES,
     cache_info=CacheInfo,
     eager=EAGER,
     copyreg_table=copyreg.dispatch_table,

@@ -1,0 +1,167 @@
+"""What a result may hold beside its skeleton: running code and hidden tracers."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import types
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from autojit import _core
+from autojit._jax_private import enclosing_traces
+
+# Iterators that run code when they are asked for the next item, which has to happen
+# inside the trace. Those that never end (`count`, `cycle`, `repeat`) run none.
+LAZY_TYPES: frozenset[type[Any]] = frozenset(
+    {
+        types.GeneratorType,
+        map,
+        filter,
+        zip,
+        enumerate,
+        *(
+            getattr(itertools, name)
+            for name in (
+                "accumulate",
+                "batched",
+                "chain",
+                "combinations",
+                "combinations_with_replacement",
+                "compress",
+                "dropwhile",
+                "filterfalse",
+                "islice",
+                "pairwise",
+                "permutations",
+                "product",
+                "starmap",
+                "takewhile",
+                "zip_longest",
+            )
+            if hasattr(itertools, name)
+        ),
+    }
+)
+
+# They hold no tracers, or too much that has nothing to do with the result.
+_NOT_SEARCHED = (
+    type,
+    types.ModuleType,
+    types.FrameType,
+    types.CodeType,
+    _core.Skeleton,
+    jax.Array,
+    np.ndarray,
+)
+_MOST_OBJECTS = 10_000
+
+
+def refuse_hidden_tracers(skeleton: _core.Skeleton) -> None:
+    """Raise if a result would carry tracers out of the trace.
+
+    Parameters
+    ----------
+    skeleton : Skeleton
+        Of the result.
+
+    Raises
+    ------
+    jax.errors.UnexpectedTracerError
+        If a function or another object that is handed through whole holds a tracer of
+        a trace that ends before the caller gets the result. The message names the path.
+    """
+    outside: tuple[Any, ...] | None = None
+    for obj, node in skeleton._handed_through():
+        if outside is None:
+            outside = enclosing_traces()
+        found = _find_tracer(obj, outside)
+        if found is not None:
+            way, holder = found
+            within = f" (in one of type {_name(holder)})" if holder is not obj else ""
+            raise jax.errors.UnexpectedTracerError(
+                f"{skeleton._node_path(node)}{way} is a traced array inside of an "
+                f"object of type {_name(obj)}{within}, which is handed through as it "
+                "is: the array would be gone when the caller gets it. Return the array "
+                "beside it, or in something that can be taken apart: functools.partial "
+                "instead of a closure, a class with __reduce__."
+            )
+
+
+def _name(obj: object) -> str:
+    kind = type(obj)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return module + kind.__qualname__
+
+
+def _find_tracer(obj: object, outside: tuple[Any, ...]) -> tuple[str, object] | None:
+    """Find a tracer in `obj` that is none of the traces `outside`.
+
+    Returns
+    -------
+    tuple or None
+        The way to it, and the last object on this way that is no mere container; None
+        if there is none.
+    """
+    seen = {id(obj): obj}  # holds what is made on the way, so that no id occurs again
+    queue = deque([(obj, "", obj)])
+    while queue and len(seen) < _MOST_OBJECTS:
+        at, way, holder = queue.popleft()
+        if isinstance(at, jax.core.Tracer):
+            if not any(at._trace is trace for trace in outside):
+                return way, holder
+            continue
+        if not isinstance(at, dict | list | tuple | set | types.CellType):
+            holder = at
+        if at is obj and isinstance(at, type):
+            parts = ((value, f".{name}") for name, value in vars(at).items())
+        else:
+            parts = _parts(at)
+        for part, step in parts:
+            if id(part) not in seen:
+                seen[id(part)] = part
+                queue.append((part, way + step, holder))
+    return None
+
+
+def _parts(obj: Any) -> Iterator[tuple[Any, str]]:
+    """Yield what an object holds, and how one writes the way to it."""
+    kind = type(obj)
+    if issubclass(kind, _NOT_SEARCHED):
+        return
+    if kind is types.FunctionType:
+        for i, cell in enumerate(obj.__closure__ or ()):
+            yield cell, f".__closure__[{i}]"
+        for i, default in enumerate(obj.__defaults__ or ()):
+            yield default, f".__defaults__[{i}]"
+        for name, default in (obj.__kwdefaults__ or {}).items():
+            yield default, f".__kwdefaults__[{name!r}]"
+        for name, value in obj.__dict__.items():
+            yield value, f".{name}"
+    elif kind is _core.Dispatcher:
+        yield obj.__wrapped__, ".__wrapped__"
+    elif kind is types.MethodType:
+        yield obj.__func__, ".__func__"
+        yield obj.__self__, ".__self__"
+    elif kind is dict:
+        for key, value in obj.items():
+            yield key, ".keys()"
+            yield value, f"[{key!r}]" if isinstance(key, str | int) else "[...]"
+    elif kind in (list, tuple):
+        for i, item in enumerate(obj):
+            yield item, f"[{i}]"
+    else:
+        try:
+            state = object.__getattribute__(obj, "__dict__")
+        except AttributeError:
+            state = None
+        if type(state) is dict:
+            for name, value in state.items():
+                yield value, f".{name}"
+        for part in gc.get_referents(obj):
+            if part is not state:
+                yield part, ""
