@@ -105,7 +105,7 @@
         \doc
 
 ^autojit\._core\.Skeleton\._handed_through$:
-    def _handed_through(self) -> list[tuple[Any, int]]:
+    def _handed_through(self, call: Skeleton, /) -> list[tuple[Any, int]]:
         \doc
 
 ^autojit\._core\.Skeleton\._node_path$:

@@ -894,28 +894,29 @@ bool flatten_call(const CallView& call, Program& program,
   return Flattener(nullptr, "", program, leaves).call(call);
 }
 
-PyObject* closures_of(Skeleton* skeleton) {
-  if (skeleton->closures != nullptr) {
-    return skeleton->closures;
+PyObject* closures_now(Skeleton* skeleton) {
+  Owned holder = Owned::borrow(reinterpret_cast<PyObject*>(skeleton));
+  Program program;
+  std::vector<PyObject*> no_leaves;
+  if (Flattener(nullptr, "function", program, no_leaves)
+          .closures(skeleton->program.functions)) {
+    return reinterpret_cast<PyObject*>(new_skeleton(std::move(program), "function"));
   }
-  Owned made;
-  {
-    Program program;
-    std::vector<PyObject*> no_leaves;
-    Owned holder = Owned::borrow(reinterpret_cast<PyObject*>(skeleton));
-    if (Flattener(nullptr, "function", program, no_leaves)
-            .closures(skeleton->program.functions)) {
-      made = Owned::steal(
-          reinterpret_cast<PyObject*>(new_skeleton(std::move(program), "function")));
-    } else if (PyErr_ExceptionMatches(PyExc_RecursionError) != 0 || clear_refusal()) {
-      PyErr_Clear();
-      made = Owned::borrow(Py_None);
+  if (PyErr_ExceptionMatches(PyExc_RecursionError) != 0 || clear_refusal()) {
+    PyErr_Clear();
+    return Py_NewRef(Py_None);
+  }
+  return nullptr;
+}
+
+PyObject* closures_of(Skeleton* skeleton) {
+  if (skeleton->closures == nullptr) {
+    Owned made = Owned::steal(closures_now(skeleton));
+    if (skeleton->closures == nullptr) {  // what ran may have been here too
+      skeleton->closures = made.release();
     }
   }
-  if (made && skeleton->closures == nullptr) {  // what ran may have been here too
-    skeleton->closures = made.release();
-  }
-  return made || skeleton->closures != nullptr ? skeleton->closures : nullptr;
+  return skeleton->closures;
 }
 
 }  // namespace autojit

@@ -1,5 +1,6 @@
 // skeleton -> hash, and when two skeletons are equal
 #include <unordered_set>
+#include <utility>
 
 #include "skeleton.h"
 #include "type_plan.h"
@@ -136,29 +137,44 @@ bool has_slot(Op op) {
   return op != Op::Tuple && op != Op::FrozenSet && op != Op::Extent;
 }
 
-// Compares what functions hold. A function that is in both is equal to itself, whatever
-// it holds by now; all else goes by value, and what is shared in one has to be shared
-// in the other.
+// Compares what functions hold: all goes by value, and what is shared in one has to be
+// shared in the other.
 class ClosureComparison {
  public:
-  ClosureComparison(const Program& a, const Program& b)
+  ClosureComparison(Program& a, const Program& b)
       : a_(a), b_(b), slots_(a.originals.size()), taken_(b.originals.size()) {}
 
-  int run();
+  // 1, 0, or -1 with an exception set. A function that is in both is equal to itself,
+  // whatever it holds by now.
+  int equal();
+  // Marks the functions of `a` that hold something else than those of `b` in their
+  // place. False if that can't be said of single functions, or with an exception set.
+  bool mark_changed();
 
  private:
-  bool ref(const Node& x, const Node& y);
+  // A function whose parts are being compared, and where these end.
+  struct Frame {
+    std::size_t function;
+    std::size_t a_end;
+    std::size_t b_end;
+  };
+
+  int same(const Node& x, const Node& y);
+  bool ref(const Node& x, const Node& y) const;
   bool bind(std::uint32_t x, std::uint32_t y);
-  static std::size_t skip(const Program& program, std::size_t function,
-                          std::unordered_set<PyObject*>& inside);
+  std::size_t skip(const Program& program, std::size_t function);
   bool apart() const;
 
-  const Program& a_;
+  Program& a_;
   const Program& b_;
   std::vector<std::uint32_t> slots_;      // of `a` -> of `b`, 0 for none yet
   std::vector<bool> taken_;               // slots of `b`
   std::unordered_set<PyObject*> inside_;  // borrowed: what the same functions hold
 };
+
+std::size_t function_end(const Program& program, std::size_t function) {
+  return function + 2 + program.nodes[function + 1].size;
+}
 
 bool ClosureComparison::bind(std::uint32_t x, std::uint32_t y) {
   if (slots_[x] != 0 || taken_[y]) {
@@ -169,7 +185,7 @@ bool ClosureComparison::bind(std::uint32_t x, std::uint32_t y) {
   return true;
 }
 
-bool ClosureComparison::ref(const Node& x, const Node& y) {
+bool ClosureComparison::ref(const Node& x, const Node& y) const {
   if (slots_[x.size] != 0 || taken_[y.size]) {
     return slots_[x.size] == y.size;
   }
@@ -177,19 +193,26 @@ bool ClosureComparison::ref(const Node& x, const Node& y) {
   return a_.originals[x.size].get() == b_.originals[y.size].get();
 }
 
+// Two nodes that are not both functions.
+int ClosureComparison::same(const Node& x, const Node& y) {
+  if (x.op == Op::Ref && y.op == Op::Ref) {
+    return ref(x, y) ? 1 : 0;
+  }
+  if (x.op == Op::Extent && y.op == Op::Extent) {
+    return 1;
+  }
+  int same = same_node(x, y);
+  return same == 1 && has_slot(x.op) && x.extra != 0 && !bind(x.extra, y.extra) ? 0
+                                                                                : same;
+}
+
 // Past what a function holds, which is noted.
-std::size_t ClosureComparison::skip(const Program& program, std::size_t function,
-                                    std::unordered_set<PyObject*>& inside) {
-  std::size_t end = function + 2 + program.nodes[function + 1].size;
+std::size_t ClosureComparison::skip(const Program& program, std::size_t function) {
+  std::size_t end = function_end(program, function);
   for (std::size_t i = function; i < end; ++i) {
     const Node& node = program.nodes[i];
-    std::uint32_t slot = 0;
-    if (node.op == Op::Ref) {
-      slot = node.size;
-    } else if (has_slot(node.op)) {
-      slot = node.extra;
-    }
-    inside.insert(program.originals[slot].get());
+    std::uint32_t slot = has_slot(node.op) ? node.extra : 0U;
+    inside_.insert(program.originals[node.op == Op::Ref ? node.size : slot].get());
   }
   return end;
 }
@@ -210,38 +233,66 @@ bool ClosureComparison::apart() const {
   return true;
 }
 
-int ClosureComparison::run() {
+int ClosureComparison::equal() {
   std::size_t i = 0;
   std::size_t j = 0;
   while (i < a_.nodes.size() && j < b_.nodes.size()) {
     const Node& x = a_.nodes[i];
     const Node& y = b_.nodes[j];
-    if (x.op == Op::Function && y.op == Op::Function) {
-      if (!bind(x.extra, y.extra)) {
-        return 0;
+    if (x.op != Op::Function || y.op != Op::Function) {
+      int same_parts = same(x, y);
+      if (same_parts != 1) {
+        return same_parts;
       }
-      bool identical = x.object == y.object;
-      i = identical ? skip(a_, i, inside_) : i + 1;
-      j = identical ? skip(b_, j, inside_) : j + 1;
+      ++i;
+      ++j;
       continue;
     }
-    if (x.op == Op::Ref && y.op == Op::Ref) {
-      if (!ref(x, y)) {
-        return 0;
+    bool identical = x.object == y.object;
+    if (!bind(x.extra, y.extra) || (!identical && (x.size != 0 || y.size != 0))) {
+      return 0;
+    }
+    i = identical ? skip(a_, i) : i + 1;
+    j = identical ? skip(b_, j) : j + 1;
+  }
+  return i == a_.nodes.size() && j == b_.nodes.size() && apart() ? 1 : 0;
+}
+
+bool ClosureComparison::mark_changed() {
+  std::vector<Frame> frames;
+  std::size_t i = 0;
+  std::size_t j = 0;
+  while (i < a_.nodes.size() || j < b_.nodes.size()) {
+    bool at_end = !frames.empty() && i == frames.back().a_end;
+    if (at_end && j == frames.back().b_end) {
+      frames.pop_back();
+      continue;
+    }
+    int same_parts = 0;
+    if (!at_end && i < a_.nodes.size() && j < b_.nodes.size()) {
+      const Node& x = a_.nodes[i];
+      const Node& y = b_.nodes[j];
+      if (x.op == Op::Function && y.op == Op::Function) {
+        frames.push_back({i, function_end(a_, i), function_end(b_, j)});
+        same_parts = bind(x.extra, y.extra) ? 1 : 0;
+      } else {
+        same_parts = same(x, y);
       }
-    } else if (x.op != Op::Extent || y.op != Op::Extent) {
-      int same = same_node(x, y);
-      if (same != 1) {
-        return same;
-      }
-      if (has_slot(x.op) && x.extra != 0 && !bind(x.extra, y.extra)) {
-        return 0;
-      }
+    }
+    if (same_parts < 0 || (same_parts == 0 && frames.empty())) {
+      return false;
     }
     ++i;
     ++j;
+    if (same_parts == 0) {
+      Frame changed = frames.back();
+      frames.pop_back();
+      a_.nodes[changed.function].size = 1;
+      i = changed.a_end;
+      j = changed.b_end;
+    }
   }
-  return i == a_.nodes.size() && j == b_.nodes.size() && apart() ? 1 : 0;
+  return true;
 }
 
 int equal_closures(Skeleton* a, Skeleton* b) {
@@ -255,7 +306,7 @@ int equal_closures(Skeleton* a, Skeleton* b) {
   }
   return ClosureComparison(reinterpret_cast<Skeleton*>(x.get())->program,
                            reinterpret_cast<Skeleton*>(y.get())->program)
-      .run();
+      .equal();
 }
 
 }  // namespace
@@ -293,6 +344,34 @@ int equal(Skeleton* first, Skeleton* second) {
     }
   }
   return compare_closures ? equal_closures(first, second) : 1;
+}
+
+bool note_changed_functions(Skeleton* skeleton) {
+  Program& program = skeleton->program;
+  for (std::size_t k = 0; k < program.functions.size(); ++k) {
+    if (PyFunction_GET_CODE(program.functions[k].get()) != program.codes[k].get()) {
+      program.codes[k] = Owned::borrow(Py_None);
+    }
+  }
+  if (!program.has_closures || skeleton->closures == nullptr ||
+      skeleton->closures == Py_None) {
+    return true;
+  }
+  Owned before = Owned::borrow(skeleton->closures);
+  Owned now = Owned::steal(closures_now(skeleton));
+  if (!now) {
+    return false;
+  }
+  if (now.get() == Py_None ||
+      !ClosureComparison(reinterpret_cast<Skeleton*>(before.get())->program,
+                         reinterpret_cast<Skeleton*>(now.get())->program)
+           .mark_changed()) {
+    if (PyErr_Occurred() != nullptr) {
+      return false;
+    }
+    Owned old = Owned::steal(std::exchange(skeleton->closures, Py_NewRef(Py_None)));
+  }
+  return true;
 }
 
 }  // namespace autojit

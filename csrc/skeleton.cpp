@@ -199,15 +199,23 @@ bool may_hold_arrays(const Node& node) {
                                      Py_TPFLAGS_HEAPTYPE) != 0));
 }
 
-PyObject* skeleton_handed_through(PyObject* self, PyObject* /*args*/) {
+PyObject* skeleton_handed_through(PyObject* self, PyObject* call) {
+  if (!Py_IS_TYPE(call, &SkeletonType)) {
+    PyErr_SetString(PyExc_TypeError, "the skeleton of the call is needed");
+    return nullptr;
+  }
   const Program& program = cast(self)->program;
+  const std::vector<Owned>& functions = cast(call)->program.functions;
   Owned list = Owned::steal(PyList_New(0));
   for (std::size_t i = 0; list && i < program.nodes.size(); ++i) {
-    if (!may_hold_arrays(program.nodes[i])) {
+    const Node& node = program.nodes[i];
+    bool is_function = node.op == Op::Forward && node.extra != 0;
+    if (is_function ? node.size >= functions.size() : !may_hold_arrays(node)) {
       continue;
     }
     Owned pair = Owned::steal(
-        Py_BuildValue("(On)", program.nodes[i].object, static_cast<Py_ssize_t>(i)));
+        Py_BuildValue("(On)", is_function ? functions[node.size].get() : node.object,
+                      static_cast<Py_ssize_t>(i)));
     if (!pair || PyList_Append(list.get(), pair.get()) < 0) {
       return nullptr;
     }
@@ -229,9 +237,9 @@ PyObject* skeleton_node_path(PyObject* self, PyObject* number) {
 }
 
 PyMethodDef skeleton_methods[] = {
-    {"_handed_through", skeleton_handed_through, METH_NOARGS,
-     "_handed_through($self, /)\n--\n\nList the objects that are not looked into, "
-     "each with the number of its node."},
+    {"_handed_through", skeleton_handed_through, METH_O,
+     "_handed_through($self, call, /)\n--\n\nList the objects of a result that are "
+     "not looked into, each with the number of its node."},
     {"_node_path", skeleton_node_path, METH_O,
      "_node_path($self, number, /)\n--\n\nSay where a node stands."},
     {"_leaf_path", skeleton_leaf_path, METH_O,

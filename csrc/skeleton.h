@@ -24,7 +24,8 @@ enum class Op : std::uint8_t {
   Str,
   Bytes,
   NumpyScalar,  // numpy.generic of fixed size, without padding
-  Function,     // a Python function, number `size` of the program; see `closures_of`
+  Function,     // a Python function, number `size` of the program; see `closures_of`.
+                // Among closures: slot; size is 1 if it is equal to itself only
   // The rest. "slot" is `extra` of an object that can be shared: see `Ref`.
   Leaf,
   Forward,     // in a result: leaf `size` of the call, which came back untouched; if
@@ -172,6 +173,8 @@ bool flatten_call(const CallView& call, Program& program,
 // can't be taken apart. Borrowed; nullptr with an exception set on failure. Runs Python
 // the first time, which has to be before a function is called: that may change it.
 PyObject* closures_of(Skeleton* skeleton);
+// The same as it is now: a new reference.
+PyObject* closures_now(Skeleton* skeleton);
 
 enum class Match { No, Yes, Error };
 
@@ -195,6 +198,11 @@ Py_hash_t hash(const Program& program);
 // 1, 0, or -1 with an exception set. May run Python (`__eq__` of an opaque object): the
 // caller must hold both.
 int equal(Skeleton* a, Skeleton* b);
+
+// The functions of `skeleton` are about to be traced once more: those that no longer
+// hold what they held are from now on equal to themselves only. Runs Python. False with
+// an exception set on failure.
+bool note_changed_functions(Skeleton* skeleton);
 
 // How a reader would write the way from the root to node `index`, like
 // `args[1].config['act']`; "" for the root of a call. `index` may be the end of an

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <new>
+#include <utility>
 #include <vector>
 
 namespace autojit {
@@ -197,8 +198,14 @@ void trace_dealloc(PyObject* self) {
 }
 
 PyObject* trace_begin(PyObject* self, PyObject* /*args*/) {
-  ++cast_trace(self)->traces->count;
-  return Py_NewRef(reinterpret_cast<PyObject*>(cast_trace(self)->skeleton));
+  Trace* trace = cast_trace(self);
+  ++trace->traces->count;
+  Owned skeleton = Owned::borrow(reinterpret_cast<PyObject*>(trace->skeleton));
+  if (std::exchange(trace->has_begun, true) &&
+      !note_changed_functions(trace->skeleton)) {
+    return nullptr;
+  }
+  return skeleton.release();
 }
 
 PyMethodDef trace_methods[] = {
@@ -257,6 +264,7 @@ Trace* new_trace(Table* table, Skeleton* skeleton) {
   Py_INCREF(skeleton);
   trace->skeleton = skeleton;
   trace->warnings = warnings.release();
+  trace->has_begun = false;
   PyObject_GC_Track(reinterpret_cast<PyObject*>(trace));
   return trace;
 }
@@ -382,10 +390,9 @@ bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Compiled& compiled) 
     if (entry != nullptr) {
       unlink(table, entry);
       link_front(table, entry);
-      // What the same functions held when they were first traced.
-      if (skeleton->closures == nullptr) {
-        skeleton->closures = Py_XNewRef(theirs->closures);
-      }
+      // What the functions held that were traced first, with what is known of these.
+      Owned not_needed =
+          Owned::steal(std::exchange(skeleton->closures, Py_XNewRef(theirs->closures)));
       Owned old = Owned::steal(reinterpret_cast<PyObject*>(entry->trace->skeleton));
       Py_INCREF(skeleton);
       entry->trace->skeleton = entry->skeleton = skeleton;

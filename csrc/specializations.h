@@ -23,6 +23,7 @@ struct Trace {
   // Owned: of the last call that was found by its hash, whose functions a trace runs.
   Skeleton* skeleton;
   PyObject* warnings;  // owned dict: what tracing has warned of, see `_warnings.py`
+  bool has_begun;      // the function was traced before
 };
 
 // One skeleton and the compiled function of flat leaves that serves it.

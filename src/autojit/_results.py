@@ -61,13 +61,15 @@ _NOT_SEARCHED = (
 _MOST_OBJECTS = 10_000
 
 
-def refuse_hidden_tracers(skeleton: _core.Skeleton) -> None:
+def refuse_hidden_tracers(skeleton: _core.Skeleton, call: _core.Skeleton) -> None:
     """Raise if a result would carry tracers out of the trace.
 
     Parameters
     ----------
     skeleton : Skeleton
         Of the result.
+    call : Skeleton
+        Of the call that returned it.
 
     Raises
     ------
@@ -76,7 +78,7 @@ def refuse_hidden_tracers(skeleton: _core.Skeleton) -> None:
         a trace that ends before the caller gets the result. The message names the path.
     """
     outside: tuple[Any, ...] | None = None
-    for obj, node in skeleton._handed_through():
+    for obj, node in skeleton._handed_through(call):
         if outside is None:
             outside = enclosing_traces()
         found = _find_tracer(obj, outside)

@@ -140,7 +140,7 @@ def specialize(
                 _say_where(error, skeleton)
                 raise
         if isinstance(returned, _core.Result):
-            refuse_hidden_tracers(returned.skeleton)
+            refuse_hidden_tracers(returned.skeleton, skeleton)
         return returned
 
     # JAX names the compiled module, profiles and errors after the function, and finds
