@@ -359,8 +359,9 @@ bool Flattener::closures(const std::vector<Owned>& functions) {
       return false;
     }
   }
-  for (std::size_t i = 0; i < globals_.size(); ++i) {  // it grows
-    auto [globals, name] = globals_[i];
+  std::size_t next = 0;
+  while (next < globals_.size()) {  // it grows
+    auto [globals, name] = globals_[next++];
     if (!global(globals, name)) {
       return false;
     }

@@ -323,6 +323,11 @@ PyObject* Rebuilder::failed(const Node& head) {
   return nullptr;
 }
 
+PyObject* damaged() {
+  PyErr_SetString(PyExc_SystemError, "autojit: damaged skeleton");
+  return nullptr;
+}
+
 PyObject* Rebuilder::node() {
   const Node& head = *pc_++;
   switch (head.op) {
@@ -393,6 +398,9 @@ PyObject* Rebuilder::node() {
       return made;
     }
     case Op::Forward:
+      if (inputs_ == nullptr || call_ == nullptr) {  // not a result
+        return damaged();
+      }
       return Py_NewRef(head.extra == 0 ? inputs_[head.size]
                                        : call_->functions[head.size].get());
     case Op::Opaque:
@@ -427,8 +435,7 @@ PyObject* Rebuilder::node() {
       }
       return Py_NewRef(slots_[head.size]);
     default:
-      PyErr_SetString(PyExc_SystemError, "autojit: damaged skeleton");
-      return nullptr;
+      return damaged();
   }
 }
 

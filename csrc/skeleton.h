@@ -197,7 +197,7 @@ PyObject* rebuild_call(const Program& program, PyObject* const* leaves);
 Py_hash_t hash(const Program& program);
 // 1, 0, or -1 with an exception set. May run Python (`__eq__` of an opaque object): the
 // caller must hold both.
-int equal(Skeleton* a, Skeleton* b);
+int equal(Skeleton* first, Skeleton* second);
 
 // The functions of `skeleton` are about to be traced once more: those that no longer
 // hold what they held are from now on equal to themselves only. Runs Python. False with

@@ -138,7 +138,7 @@ Home* home_of(PyObject* key) {
 bool file(Table* table, PyObject* key) {
   Home* home = home_of(key);
   if (home == nullptr) {
-    if (!PyType_SUPPORTS_WEAKREFS(Py_TYPE(key))) {
+    if (PyType_SUPPORTS_WEAKREFS(Py_TYPE(key)) == 0) {
       return true;
     }
     Owned capsule = Owned::steal(PyCapsule_New(key, nullptr, nullptr));

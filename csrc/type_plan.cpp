@@ -485,7 +485,8 @@ bool is_bare_function(PyObject* object) {
   }
   // Nothing that it reads from its module, also not in functions inside it.
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(consts); ++i) {
-    if (PyCode_Check(PyTuple_GET_ITEM(consts, i))) {
+    PyObject* constant = PyTuple_GET_ITEM(consts, i);
+    if (constant != nullptr && PyCode_Check(constant)) {
       return false;
     }
   }

@@ -144,9 +144,9 @@ inline PyObject* reduction_part(PyObject* reduction, Py_ssize_t part) {
 
 // Whether a Python function is one that an imported module defines: never made anew, it
 // goes by identity. May run Python.
-bool is_named_function(PyObject* function);
+bool is_named_function(PyObject* object);
 // Whether a Python function is no more than its code. May run Python.
-bool is_bare_function(PyObject* function);
+bool is_bare_function(PyObject* object);
 
 // After a failure of user code: clears it and returns true if it was no more than a
 // refusal.

@@ -58,6 +58,7 @@ _NOT_SEARCHED = (
     jax.Array,
     np.ndarray,
 )
+_CONTAINERS = (dict, list, tuple, set, frozenset, types.CellType)
 _MOST_OBJECTS = 10_000
 
 
@@ -113,13 +114,14 @@ def _find_tracer(obj: object, outside: tuple[Any, ...]) -> tuple[str, object] | 
     queue = deque([(obj, "", obj)])
     while queue and len(seen) < _MOST_OBJECTS:
         at, way, holder = queue.popleft()
-        if isinstance(at, jax.core.Tracer):
+        kind = type(at)  # not isinstance: an object may lie about its class
+        if issubclass(kind, jax.core.Tracer):
             if not any(at._trace is trace for trace in outside):
                 return way, holder
             continue
-        if not isinstance(at, dict | list | tuple | set | types.CellType):
+        if kind not in _CONTAINERS:
             holder = at
-        if at is obj and isinstance(at, type):
+        if at is obj and issubclass(kind, type):
             parts = ((value, f".{name}") for name, value in vars(at).items())
         else:
             parts = _parts(at)
@@ -152,7 +154,7 @@ def _parts(obj: Any) -> Iterator[tuple[Any, str]]:
     elif kind is dict:
         for key, value in obj.items():
             yield key, ".keys()"
-            yield value, f"[{key!r}]" if isinstance(key, str | int) else "[...]"
+            yield value, f"[{key!r}]" if type(key) in (str, int) else "[...]"
     elif kind in (list, tuple):
         for i, item in enumerate(obj):
             yield item, f"[{i}]"
