@@ -147,6 +147,11 @@ PyObject* dispatch_by_hash(Dispatcher* self, const CallView& call, PyObject*& ea
       compiled = std::move(made);
     }
   }
+  Specialization* newest = table->newest;
+  if (newest != nullptr && newest->compiled == compiled.function.get()) {
+    self->last = newest;
+    self->removals = table->removals;
+  }
   if (hit && PyDict_GET_SIZE(compiled.warnings()) != 0 &&
       !see_to_warnings(config.replay, self, compiled.warnings(), leaves, count)) {
     return nullptr;
@@ -178,25 +183,31 @@ PyObject* dispatch_by_hash(Dispatcher* self, const CallView& call, PyObject*& ea
 // The result, or nullptr: then `eager` tells an exception from `jax.disable_jit`.
 PyObject* dispatch(Dispatcher* self, const CallView& call, PyObject*& eager) {
   Table* table = self->table;
-  Specialization* last = table->newest;
+  std::uint64_t removals = table->removals;
+  // Other dispatchers of the function may have been here since.
+  Specialization* last =
+      self->last != nullptr && self->removals == removals ? self->last : table->newest;
   if (last == nullptr) {
     return dispatch_by_hash(self, call, eager);
   }
   // Held: what matching or the call runs may drop the specialization.
   Owned skeleton = Owned::borrow(reinterpret_cast<PyObject*>(last->skeleton));
   Owned compiled = Owned::borrow(last->compiled);
+  Owned warnings = Owned::borrow(last->warns ? last->trace->warnings : nullptr);
   const Program& program = last->skeleton->program;
   Leaves leaves(program.leaves);
   Match match = match_call(program, call, leaves.data());
   if (match != Match::Yes) {
     return match == Match::No ? dispatch_by_hash(self, call, eager) : nullptr;
   }
-  if (last->warns) {
-    Owned warnings = Owned::borrow(last->trace->warnings);
-    if (!see_to_warnings(config.replay, self, warnings.get(), leaves.data(),
-                         program.leaves)) {
-      return nullptr;
-    }
+  if (table->removals == removals) {
+    use(table, last);
+    self->last = last;
+    self->removals = removals;
+  }
+  if (warnings && !see_to_warnings(config.replay, self, warnings.get(), leaves.data(),
+                                   program.leaves)) {
+    return nullptr;
   }
   std::uint64_t traces = table->traces->count;
   PyObject* result =

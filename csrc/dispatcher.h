@@ -13,7 +13,10 @@ struct Dispatcher {
   PyObject* options;  // owned, passed through to Python
   PyObject* dict;     // owned, may be nullptr
   PyObject* weakrefs;
-  Table* table;    // owned, shared with others of the same function
+  Table* table;  // owned, shared with others of the same function
+  // Of the table, if it has had so many removals: what this dispatcher called last.
+  Specialization* last;
+  std::uint64_t removals;
   PyObject* seen;  // owned dict, may be nullptr: which warnings it has shown
   bool fun_in_tree;
   bool keyword_order_matters;

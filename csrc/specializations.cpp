@@ -25,6 +25,7 @@ void link_front(Table* table, Specialization* entry) {
 
 // Takes an entry out; the caller then drops it, when the table is whole again.
 void take_out(Table* table, Specialization* entry) {
+  ++table->removals;
   unlink(table, entry);
   auto [begin, end] = table->by_hash->equal_range(entry->hash);
   for (auto it = begin; it != end; ++it) {
@@ -285,6 +286,7 @@ Table* new_table(PyObject* options, std::size_t maxsize) {
   table->by_hash =
       new (std::nothrow) std::unordered_multimap<Py_hash_t, Specialization*>;
   table->newest = table->oldest = nullptr;
+  table->removals = 0;
   table->traces = traces;
   table->hits = table->misses = 0;
   table->maxsize = maxsize;
@@ -388,8 +390,7 @@ bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Compiled& compiled) 
     }
     Specialization* entry = entry_of(table, hash, its_compiled.function.get());
     if (entry != nullptr) {
-      unlink(table, entry);
-      link_front(table, entry);
+      use(table, entry);
       // What the functions held that were traced first, with what is known of these.
       Owned not_needed =
           Owned::steal(std::exchange(skeleton->closures, Py_XNewRef(theirs->closures)));
@@ -450,6 +451,11 @@ PyObject* traced_warnings(Table* table, Py_hash_t hash, PyObject* compiled) {
   }
   entry->warns = true;
   return entry->trace->warnings;
+}
+
+void move_to_front(Table* table, Specialization* entry) {
+  unlink(table, entry);
+  link_front(table, entry);
 }
 
 void clear(Table* table) {

@@ -45,7 +45,8 @@ struct Table {
   std::unordered_multimap<Py_hash_t, Specialization*>* by_hash;
   Specialization* newest;
   Specialization* oldest;
-  TraceCount* traces;  // owned
+  std::uint64_t removals;  // how often one has gone
+  TraceCount* traces;      // owned
   std::uint64_t hits;
   std::uint64_t misses;
   std::size_t maxsize;  // 0: unbounded
@@ -98,6 +99,14 @@ void settle(Table* table, Py_hash_t hash, PyObject* compiled, bool worked);
 
 // The specialization was traced: the dict of its warnings, borrowed, if there are any.
 PyObject* traced_warnings(Table* table, Py_hash_t hash, PyObject* compiled);
+
+// Moves a specialization to the front.
+void move_to_front(Table* table, Specialization* entry);
+inline void use(Table* table, Specialization* entry) {
+  if (entry != table->newest) {
+    move_to_front(table, entry);
+  }
+}
 
 // Drops all. May run Python.
 void clear(Table* table);

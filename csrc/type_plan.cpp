@@ -508,6 +508,13 @@ namespace {
 // Whether `object` is what the names in `qualname` lead to, from a module through
 // classes. May run Python.
 bool is_found(PyObject* dict, PyObject* qualname, PyObject* object) {
+  Py_ssize_t size = PyUnicode_GET_LENGTH(qualname);
+  if (PyUnicode_FindChar(qualname, '.', 0, size, 1) == -1) {
+    return PyDict_GetItemWithError(dict, qualname) == object;
+  }
+  if (PyUnicode_FindChar(qualname, '<', 0, size, 1) != -1) {
+    return false;  // `<locals>` are in no class
+  }
   Owned dot = Owned::steal(PyUnicode_FromString("."));
   Owned path = Owned::steal(dot ? PyUnicode_Split(qualname, dot.get(), -1) : nullptr);
   if (!path) {
