@@ -1,7 +1,7 @@
-"""Run the Python code of a Markdown file: every block that is marked ``python``.
+"""Run the Python code of Markdown files: every block that is marked ``python``.
 
-The blocks share one namespace, as they do for someone who types them in one after the
-other. A block with a prompt in it is a doctest.
+The blocks of a file share one namespace, as they do for someone who types them in one
+after the other. A block with a prompt in it is a doctest.
 """
 
 import doctest
@@ -13,7 +13,8 @@ from typing import Any
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
-def run(file: str) -> None:
+def run(file: str) -> bool:
+    """Run the blocks of a file; return whether there were any, and all was right."""
     text = Path(file).read_text(encoding="utf-8")
     namespace: dict[str, Any] = {"__name__": "__main__"}
     runner = doctest.DocTestRunner(
@@ -33,9 +34,9 @@ def run(file: str) -> None:
             # Empty lines in front, so that a traceback names the line of the file.
             exec(compile("\n" * line + code, file, "exec"), namespace)
     print(f"{file}: ran {len(blocks)} blocks of Python code")
-    if not blocks or runner.failures:
-        sys.exit(1)
+    return bool(blocks) and not runner.failures
 
 
 if __name__ == "__main__":
-    run(sys.argv[1])
+    right = list(map(run, sys.argv[1:]))
+    sys.exit(not all(right))

@@ -100,8 +100,8 @@
     def _leaf_path(self, leaf: int, /) -> str:
         \doc
 
-^autojit\._core\.Skeleton\._leaf_argument$:
-    def _leaf_argument(self, leaf: int, /) -> int | str | None:
+^autojit\._core\.Skeleton\._argument_leaves$:
+    def _argument_leaves(self, argument: int | str, /) -> list[int]:
         \doc
 
 ^autojit\._core\.Skeleton\._handed_through$:

@@ -9,43 +9,6 @@ namespace autojit {
 
 namespace {
 
-std::uint32_t popcount(std::uint32_t bits) {
-  std::uint32_t count = 0;
-  for (; bits != 0; bits &= bits - 1) {
-    ++count;
-  }
-  return count;
-}
-
-// How many nodes of the next level belong to this one.
-std::size_t parts_of(const Program& program, const Node& node) {
-  switch (node.op) {
-    case Op::Tuple:
-    case Op::NamedTuple:
-    case Op::List:
-    case Op::Set:
-    case Op::FrozenSet:
-      return node.size;
-    case Op::Dict:
-      return std::size_t{2} * node.size;
-    case Op::Range:
-    case Op::Slice:
-      return 3;
-    case Op::Method:
-      return 2;
-    case Op::Partial:
-      return 4;
-    case Op::Instance:
-      return std::size_t{2} * node.size + node.plan->slots.size();
-    case Op::Reduce:
-      return 2 + popcount(node.size);
-    case Op::Call:
-      return node.extra + node.size + program.keyword_places.size();
-    default:
-      return 0;
-  }
-}
-
 // Text of `object`, or of what went wrong: messages must not fail because of a repr.
 std::string text_of(PyObject* object, PyObject* (*how)(PyObject*)) {
   Owned text = Owned::steal(how(object));
@@ -408,19 +371,6 @@ PyObject* path(const Program& program, const char* root, std::size_t index) {
 
 PyObject* leaf_path(const Program& program, const char* root, std::uint32_t leaf) {
   return path(program, root, node_of_leaf(program, leaf));
-}
-
-PyObject* leaf_argument(const Program& program, std::uint32_t leaf) {
-  const Node& call = program.nodes.front();
-  std::vector<Step> steps = steps_to(program, node_of_leaf(program, leaf));
-  if (call.op != Op::Call || steps.empty() || steps.front().part < call.extra) {
-    return Py_NewRef(Py_None);
-  }
-  std::size_t argument = steps.front().part - call.extra;
-  return argument < call.size
-             ? PyLong_FromSize_t(argument)
-             : Py_NewRef(PyTuple_GET_ITEM(
-                   call.object, static_cast<Py_ssize_t>(argument - call.size)));
 }
 
 PyObject* describe(const Program& program) {

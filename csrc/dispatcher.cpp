@@ -56,21 +56,23 @@ struct LeafVector {
   std::vector<PyObject*> leaves;
 };
 
-// Puts the result of a compiled function (owned) together. `inputs` are the leaves of
-// the call.
-PyObject* unwrap(PyObject* returned, const Program& call, PyObject* const* inputs) {
+// Puts the result of a compiled function (owned) together.
+PyObject* unwrap(PyObject* returned, const Inputs& inputs) {
   if (returned == nullptr || !Py_IS_TYPE(returned, &ResultType)) {
     return returned;  // a single array
   }
   Owned owner = Owned::steal(returned);
   auto* result = reinterpret_cast<Result*>(returned);
   const Program& program = result->skeleton->program;
-  if (PyTuple_GET_SIZE(result->leaves) != static_cast<Py_ssize_t>(program.leaves) ||
-      program.inputs > call.leaves || program.input_functions > call.functions.size()) {
+  if (PyTuple_GET_SIZE(result->leaves) != static_cast<Py_ssize_t>(program.leaves)) {
     return PyErr_Format(PyExc_ValueError, "this result has %u leaves, got %zd",
                         program.leaves, PyTuple_GET_SIZE(result->leaves));
   }
-  return rebuild_result(program, PySequence_Fast_ITEMS(result->leaves), call, inputs);
+  if (program.inputs != 0 && program.inputs != inputs.call.nodes.size()) {
+    PyErr_SetString(PyExc_SystemError, "autojit: the result of another call");
+    return nullptr;
+  }
+  return rebuild_result(program, PySequence_Fast_ITEMS(result->leaves), inputs);
 }
 
 // Calls one of the functions that see to warnings with a specialization's warnings and
@@ -157,25 +159,28 @@ PyObject* dispatch_by_hash(Dispatcher* self, const CallView& call, PyObject*& ea
     return nullptr;
   }
   std::uint64_t traces = table->traces->count;
+  auto* trace = reinterpret_cast<Trace*>(compiled.trace.get());
+  ++trace->in_flight;
   PyObject* result =
       PyObject_Vectorcall(compiled.function.get(), leaves, count, nullptr);
+  --trace->in_flight;
   bool worked = result != nullptr && result != config.eager;
   if (worked) {
     ++(hit ? table->hits : table->misses);
-    settle(table, hash, compiled.function.get(), true);
+    settle(table, hash, compiled, true);
     if (table->traces->count != traces &&
         !after_trace(self, hash, compiled.function.get(), leaves, count)) {
       Py_DECREF(result);
       return nullptr;
     }
-    return unwrap(result, key->program, leaves);
+    return unwrap(result, {key->program, leaves, {}});
   }
   eager = result;
   PyObject* type = nullptr;
   PyObject* value = nullptr;
   PyObject* traceback = nullptr;
   PyErr_Fetch(&type, &value, &traceback);
-  settle(table, hash, compiled.function.get(), false);
+  settle(table, hash, compiled, false);
   PyErr_Restore(type, value, traceback);
   return nullptr;
 }
@@ -187,7 +192,7 @@ PyObject* dispatch(Dispatcher* self, const CallView& call, PyObject*& eager) {
   // Other dispatchers of the function may have been here since.
   Specialization* last =
       self->last != nullptr && self->removals == removals ? self->last : table->newest;
-  if (last == nullptr) {
+  if (last == nullptr || !last->proven) {
     return dispatch_by_hash(self, call, eager);
   }
   // Held: what matching or the call runs may drop the specialization.
@@ -196,7 +201,8 @@ PyObject* dispatch(Dispatcher* self, const CallView& call, PyObject*& eager) {
   Owned warnings = Owned::borrow(last->warns ? last->trace->warnings : nullptr);
   const Program& program = last->skeleton->program;
   Leaves leaves(program.leaves);
-  Match match = match_call(program, call, leaves.data());
+  OpaqueObjects opaque;
+  Match match = match_call(program, call, leaves.data(), opaque);
   if (match != Match::Yes) {
     return match == Match::No ? dispatch_by_hash(self, call, eager) : nullptr;
   }
@@ -223,7 +229,7 @@ PyObject* dispatch(Dispatcher* self, const CallView& call, PyObject*& eager) {
     Py_DECREF(result);
     return nullptr;
   }
-  return unwrap(result, program, leaves.data());
+  return unwrap(result, {program, leaves.data(), opaque});
 }
 
 PyObject* dispatcher_vectorcall(PyObject* object, PyObject* const* args,

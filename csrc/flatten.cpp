@@ -4,6 +4,7 @@
 // the tree. So the parts of each container are copied into `held_` before they are
 // visited and stay there until the end: an address names one object throughout.
 #include <algorithm>
+#include <cstring>
 #include <new>
 #include <numeric>
 #include <set>
@@ -31,6 +32,16 @@ class RecursionGuard {
  private:
   bool entered_;
 };
+
+// Whether a skeleton has an opaque object, and at which node.
+bool is_opaque_in(const Skeleton& skeleton, PyObject* object, std::size_t& node) {
+  const std::vector<Node>& nodes = skeleton.program.nodes;
+  auto found = std::find_if(nodes.begin(), nodes.end(), [object](const Node& at) {
+    return at.op == Op::Opaque && at.object == object;
+  });
+  node = static_cast<std::size_t>(found - nodes.begin());
+  return found != nodes.end();
+}
 
 class Flattener {
  public:
@@ -61,9 +72,7 @@ class Flattener {
           static_cast<std::uint32_t>(&function - call->program.functions.data()),
           inserted);
     }
-    program_.inputs = static_cast<std::uint32_t>(PyTuple_GET_SIZE(inputs));
-    program_.input_functions =
-        static_cast<std::uint32_t>(call->program.functions.size());
+    program_.inputs = call->program.nodes.size();
     return finish(node(object));
   }
   bool call(const CallView& call) { return finish(call_parts(call)); }
@@ -206,7 +215,7 @@ bool Flattener::function(PyObject* object) {
   }
   impure();
   if (const std::uint32_t* input = input_functions_.find(object); input != nullptr) {
-    emit(Op::Forward, *input, nullptr, 1);
+    emit(Op::Forward, *input, nullptr, kFunction);
     return true;
   }
   bool inserted = false;
@@ -384,7 +393,7 @@ bool Flattener::leaf(PyObject* object) {
   }
   impure();
   if (const std::uint32_t* input = inputs_.find(object); input != nullptr) {
-    emit(Op::Forward, *input, nullptr);
+    emit(Op::Forward, *input, nullptr, kLeaf);
     return true;
   }
   emit(Op::Leaf, 0, nullptr);
@@ -395,11 +404,8 @@ bool Flattener::leaf(PyObject* object) {
 
 // Whether a skeleton, or what its functions hold, has an opaque object.
 bool hands_through(Skeleton* skeleton, PyObject* object) {
-  auto is_it = [object](const Node& node) {
-    return node.op == Op::Opaque && node.object == object;
-  };
-  const std::vector<Node>& nodes = skeleton->program.nodes;
-  if (std::any_of(nodes.begin(), nodes.end(), is_it)) {
+  std::size_t node = 0;
+  if (is_opaque_in(*skeleton, object, node)) {
     return true;
   }
   PyObject* closures = skeleton->closures;
@@ -453,7 +459,10 @@ bool Flattener::node(PyObject* object) {
   if (leaf_type_ != nullptr) {
     int is_instance = PyObject_IsInstance(object, leaf_type_);
     if (is_instance < 0) {
-      return false;
+      if (!clear_refusal()) {
+        return false;
+      }
+      is_instance = 0;  // a hostile `__class__`
     }
     leaf = is_instance != 0;
     plan = plan_for(object);
@@ -531,22 +540,142 @@ bool Flattener::tuple(PyObject* object) {
   return true;
 }
 
-// A number that depends on the value of a set's element only, as far as that can be
-// told from its first levels and without looking into instances. Elements of one number
-// keep their order. False with an exception set on failure. May run Python.
-bool order_of(PyObject* object, int levels, std::uint64_t& mixed) {
-  constexpr std::uint64_t kOdd = 0x9E3779B97F4A7C15U;
+// Numbers for the elements of a set, by which they are put in order. They depend on
+// what an element is only, and neither on addresses nor on the hashes of strings, so
+// that all processes of a computation have the same order. Elements that differ below
+// the first levels, or by their arrays, may have one number: they keep their order.
+class Ordering {
+ public:
+  // False with an exception set on failure. May run Python.
+  bool of(PyObject* object, int levels, std::uint64_t& mixed);
+
+ private:
+  static std::uint64_t text(const char* text) {
+    return hash_bytes(text, std::strlen(text));
+  }
+  static std::uint64_t text(PyObject* string) {
+    return hash_bytes(static_cast<const char*>(PyUnicode_DATA(string)),
+                      static_cast<std::size_t>(PyUnicode_GET_LENGTH(string)) *
+                          PyUnicode_KIND(string));
+  }
+  static std::uint64_t name_of(PyObject* object);
+  static bool attribute(PyObject* object, const char* name, std::uint64_t& mixed);
+  bool parts(PyObject* list, bool ordered, int levels, std::uint64_t& mixed);
+  bool inside(PyObject* object, const TypePlan& plan, int levels, std::uint64_t& mixed);
+
+  static constexpr std::uint64_t kOdd = 0x9E3779B97F4A7C15U;
+};
+
+// Of what goes by identity, as far as it has a name.
+std::uint64_t Ordering::name_of(PyObject* object) {
+  if (PyType_Check(object)) {
+    return text(reinterpret_cast<PyTypeObject*>(object)->tp_name);
+  }
+  if (PyCFunction_Check(object)) {
+    return text(reinterpret_cast<PyCFunctionObject*>(object)->m_ml->ml_name);
+  }
+  for (const char* attribute : {"_name_", "__qualname__", "__name__"}) {
+    Owned name = Owned::steal(PyObject_GetAttrString(object, attribute));
+    if (name && PyUnicode_Check(name.get())) {
+      return text(name.get());
+    }
+    PyErr_Clear();
+  }
+  return PyBool_Check(object) && object == Py_True ? 1 : 0;
+}
+
+// Mixes in the text of an attribute, if there is one.
+bool Ordering::attribute(PyObject* object, const char* name, std::uint64_t& mixed) {
+  Owned value = Owned::steal(PyObject_GetAttrString(object, name));
+  Owned string = Owned::steal(value ? PyObject_Str(value.get()) : nullptr);
+  if (!string) {
+    return clear_refusal();
+  }
+  mixed = (mixed ^ text(string.get())) * kOdd;
+  return true;
+}
+
+bool Ordering::parts(PyObject* list, bool ordered, int levels, std::uint64_t& mixed) {
+  std::uint64_t sum = 0;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); ++i) {
+    Owned part = Owned::borrow(PyList_GET_ITEM(list, i));
+    std::uint64_t number = 0;
+    if (!of(part.get(), levels - 1, number)) {
+      return false;
+    }
+    sum = (ordered ? (sum ^ number) * kOdd : sum + number * kOdd);
+    sum ^= ordered ? sum >> 32U : 0;
+  }
+  mixed ^= sum;
+  return true;
+}
+
+bool Ordering::inside(PyObject* object, const TypePlan& plan, int levels,
+                      std::uint64_t& mixed) {
+  Owned list;
+  bool ordered = true;
+  switch (plan.kind) {
+    case Kind::Set:
+    case Kind::FrozenSet:
+      ordered = false;
+      [[fallthrough]];
+    case Kind::Tuple:
+    case Kind::NamedTuple:
+    case Kind::List:
+      list = Owned::steal(PySequence_List(object));
+      break;
+    case Kind::Dict:
+      list = Owned::steal(PyDict_Items(object));
+      ++levels;  // the pairs are none
+      break;
+    case Kind::Method:
+      list = Owned::steal(PyList_New(0));
+      if (list && (PyList_Append(list.get(), PyMethod_GET_FUNCTION(object)) < 0 ||
+                   PyList_Append(list.get(), PyMethod_GET_SELF(object)) < 0)) {
+        return false;
+      }
+      break;
+    case Kind::Instance: {
+      PyObject* dict = plan.has_dict ? python::instance_dict(object) : nullptr;
+      list = Owned::steal(dict != nullptr ? PyDict_Items(dict) : PyList_New(0));
+      ++levels;
+      for (const TypePlan::Slot& slot : plan.slots) {
+        PyObject* value = *reinterpret_cast<PyObject**>(
+            reinterpret_cast<char*>(object) + slot.offset);
+        if (list && value != nullptr && PyList_Append(list.get(), value) < 0) {
+          return false;
+        }
+      }
+      break;
+    }
+    default: {
+      Owned reduction = Owned::steal(autojit::reduce(object));
+      if (!reduction) {
+        return false;
+      }
+      if (reduction.get() == Py_None) {
+        return true;
+      }
+      list = Owned::steal(PySequence_List(reduction.get()));
+      break;
+    }
+  }
+  return list && parts(list.get(), ordered, levels, mixed);
+}
+
+bool Ordering::of(PyObject* object, int levels, std::uint64_t& mixed) {
   const TypePlan* plan = plan_for(object);
   if (plan == nullptr) {
     return false;
   }
-  mixed = reinterpret_cast<std::uintptr_t>(plan->type) * kOdd;
+  mixed = text(plan->type->tp_name) * kOdd;
+  if (plan->is_leaf) {
+    return attribute(object, "shape", mixed) && attribute(object, "dtype", mixed);
+  }
   switch (plan->kind) {
     case Kind::Identity:
-      mixed ^= reinterpret_cast<std::uintptr_t>(object);
-      return true;
     case Kind::Function:
-      mixed ^= reinterpret_cast<std::uintptr_t>(PyFunction_GET_CODE(object));
+      mixed ^= name_of(object) * kOdd;
       return true;
     case Kind::Float: {
       double value = PyFloat_AS_DOUBLE(object);
@@ -560,39 +689,23 @@ bool order_of(PyObject* object, int levels, std::uint64_t& mixed) {
     }
     case Kind::Int:  // hashes are modulo 2 ** 61 - 1, and that of -1 is that of -2
       mixed += PyLong_AsUnsignedLongLongMask(object);
-      [[fallthrough]];
-    case Kind::Str:
-    case Kind::Bytes:
       mixed ^= static_cast<std::uint64_t>(PyObject_Hash(object)) * kOdd;
+      return true;
+    case Kind::Str:
+      mixed ^= text(object);
+      return true;
+    case Kind::Bytes:
+      mixed ^= hash_bytes(PyBytes_AS_STRING(object),
+                          static_cast<std::size_t>(PyBytes_GET_SIZE(object)));
       return true;
     case Kind::NumpyScalar: {
       Bytes bytes = numpy_scalar_bytes(object);
       mixed ^= hash_bytes(bytes.data, bytes.size);
       return true;
     }
-    case Kind::Tuple:
-    case Kind::NamedTuple:
-    case Kind::FrozenSet:
-      break;
     default:
-      return true;
+      return levels == 0 || inside(object, *plan, levels, mixed);
   }
-  bool ordered = plan->kind != Kind::FrozenSet;
-  Owned parts = Owned::steal(levels == 0 ? PyList_New(0) : PySequence_List(object));
-  if (!parts) {
-    return false;
-  }
-  std::uint64_t sum = 0;
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(parts.get()); ++i) {
-    std::uint64_t part = 0;
-    if (!order_of(PyList_GET_ITEM(parts.get(), i), levels - 1, part)) {
-      return false;
-    }
-    sum = (ordered ? (sum ^ part) * kOdd : sum + part * kOdd);
-    sum ^= ordered ? sum >> 32U : 0;
-  }
-  mixed ^= sum;
-  return true;
 }
 
 bool Flattener::set(Op op, PyObject* object) {
@@ -605,9 +718,9 @@ bool Flattener::set(Op op, PyObject* object) {
   auto size = static_cast<std::size_t>(PyList_GET_SIZE(elements));
   std::vector<std::uint64_t> order(size);
   for (std::size_t i = 0; i < size; ++i) {
-    constexpr int kLevels = 3;
-    if (!order_of(PyList_GET_ITEM(elements, static_cast<Py_ssize_t>(i)), kLevels,
-                  order[i])) {
+    constexpr int kLevels = 4;
+    PyObject* element = PyList_GET_ITEM(elements, static_cast<Py_ssize_t>(i));
+    if (size > 1 && !Ordering().of(element, kLevels, order[i])) {
       return false;
     }
   }
@@ -714,6 +827,11 @@ bool Flattener::instance(PyObject* object, const TypePlan& plan) {
 }
 
 bool Flattener::reduce(PyObject* object) {
+  if (std::size_t node = 0; call_ != nullptr && is_opaque_in(*call_, object, node)) {
+    impure();
+    emit(Op::Forward, node, nullptr, kOpaque);
+    return true;
+  }
   bool seen = false;
   if (!shared(object, seen)) {
     return false;

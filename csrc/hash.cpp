@@ -1,6 +1,7 @@
 // skeleton -> hash, and when two skeletons are equal
 #include <unordered_set>
 #include <utility>
+#include <vector>
 
 #include "skeleton.h"
 #include "type_plan.h"
@@ -32,8 +33,13 @@ std::uint64_t hash_constant(const Program& program, const Node& node) {
       Bytes bytes = numpy_scalar_bytes(node.object);
       return mix(address(Py_TYPE(node.object)), hash_bytes(bytes.data, bytes.size));
     }
-    case Op::Identity:
-      return address(node.object);
+    case Op::Identity: {
+      if (!PyCFunction_Check(node.object)) {
+        return address(node.object);
+      }
+      auto* builtin = reinterpret_cast<PyCFunctionObject*>(node.object);
+      return mix(address(builtin->m_ml), address(builtin->m_self));
+    }
     case Op::Function:  // not what it holds: calling it may change that
       return mix(mix(address(program.codes[node.size].get()), node.size),
                  address(PyFunction_GET_GLOBALS(node.object)));
@@ -132,17 +138,19 @@ int same_node(const Node& x, const Node& y) {
   }
 }
 
-// Whether the slots of a node count, and not the number of nodes that it stands for.
-bool has_slot(Op op) {
-  return op != Op::Tuple && op != Op::FrozenSet && op != Op::Extent;
-}
+using OpaquePairs = std::vector<std::pair<PyObject*, PyObject*>>;  // borrowed
 
 // Compares what functions hold: all goes by value, and what is shared in one has to be
 // shared in the other.
 class ClosureComparison {
  public:
-  ClosureComparison(Program& a, const Program& b)
-      : a_(a), b_(b), slots_(a.originals.size()), taken_(b.originals.size()) {}
+  // `opaque` are the opaque objects of the calls that the functions are in.
+  ClosureComparison(Program& a, const Program& b, OpaquePairs opaque)
+      : a_(a),
+        b_(b),
+        opaque_(std::move(opaque)),
+        slots_(a.originals.size()),
+        taken_(b.originals.size()) {}
 
   // 1, 0, or -1 with an exception set. A function that is in both is equal to itself,
   // whatever it holds by now.
@@ -160,13 +168,15 @@ class ClosureComparison {
   };
 
   int same(const Node& x, const Node& y);
-  bool ref(const Node& x, const Node& y) const;
+  int ref(const Node& x, const Node& y);
+  int walk(std::size_t i, std::size_t i_end, std::size_t j, std::size_t j_end);
   bool bind(std::uint32_t x, std::uint32_t y);
   std::size_t skip(const Program& program, std::size_t function);
   bool apart() const;
 
   Program& a_;
   const Program& b_;
+  OpaquePairs opaque_;
   std::vector<std::uint32_t> slots_;      // of `a` -> of `b`, 0 for none yet
   std::vector<bool> taken_;               // slots of `b`
   std::unordered_set<PyObject*> inside_;  // borrowed: what the same functions hold
@@ -185,21 +195,34 @@ bool ClosureComparison::bind(std::uint32_t x, std::uint32_t y) {
   return true;
 }
 
-bool ClosureComparison::ref(const Node& x, const Node& y) const {
+int ClosureComparison::ref(const Node& x, const Node& y) {
   if (slots_[x.size] != 0 || taken_[y.size]) {
-    return slots_[x.size] == y.size;
+    return slots_[x.size] == y.size ? 1 : 0;
   }
-  // Met inside a function that is in both.
-  return a_.originals[x.size].get() == b_.originals[y.size].get();
+  // Met inside a function that is in both: the same object, but it may have changed.
+  if (a_.originals[x.size].get() != b_.originals[y.size].get()) {
+    return 0;
+  }
+  std::size_t i = node_of_slot(a_, x.size);
+  std::size_t j = node_of_slot(b_, y.size);
+  return walk(i, end_of(a_, i), j, end_of(b_, j));
 }
 
 // Two nodes that are not both functions.
 int ClosureComparison::same(const Node& x, const Node& y) {
   if (x.op == Op::Ref && y.op == Op::Ref) {
-    return ref(x, y) ? 1 : 0;
+    return ref(x, y);
   }
   if (x.op == Op::Extent && y.op == Op::Extent) {
     return 1;
+  }
+  if (x.op == Op::Opaque && y.op == Op::Opaque) {
+    // The trace can tell whether it is one of those that it was given.
+    for (const auto& [in_a, in_b] : opaque_) {
+      if ((x.object == in_a) != (y.object == in_b)) {
+        return 0;
+      }
+    }
   }
   int same = same_node(x, y);
   return same == 1 && has_slot(x.op) && x.extra != 0 && !bind(x.extra, y.extra) ? 0
@@ -233,10 +256,9 @@ bool ClosureComparison::apart() const {
   return true;
 }
 
-int ClosureComparison::equal() {
-  std::size_t i = 0;
-  std::size_t j = 0;
-  while (i < a_.nodes.size() && j < b_.nodes.size()) {
+int ClosureComparison::walk(std::size_t i, std::size_t i_end, std::size_t j,
+                            std::size_t j_end) {
+  while (i < i_end && j < j_end) {
     const Node& x = a_.nodes[i];
     const Node& y = b_.nodes[j];
     if (x.op != Op::Function || y.op != Op::Function) {
@@ -255,7 +277,12 @@ int ClosureComparison::equal() {
     i = identical ? skip(a_, i) : i + 1;
     j = identical ? skip(b_, j) : j + 1;
   }
-  return i == a_.nodes.size() && j == b_.nodes.size() && apart() ? 1 : 0;
+  return i == i_end && j == j_end ? 1 : 0;
+}
+
+int ClosureComparison::equal() {
+  int same_parts = walk(0, a_.nodes.size(), 0, b_.nodes.size());
+  return same_parts == 1 && !apart() ? 0 : same_parts;
 }
 
 bool ClosureComparison::mark_changed() {
@@ -304,8 +331,15 @@ int equal_closures(Skeleton* a, Skeleton* b) {
   if (x.get() == Py_None || y.get() == Py_None) {
     return 0;
   }
+  OpaquePairs opaque;
+  for (std::size_t i = 0; i < a->program.nodes.size(); ++i) {
+    if (a->program.nodes[i].op == Op::Opaque) {
+      opaque.emplace_back(a->program.nodes[i].object, b->program.nodes[i].object);
+    }
+  }
   return ClosureComparison(reinterpret_cast<Skeleton*>(x.get())->program,
-                           reinterpret_cast<Skeleton*>(y.get())->program)
+                           reinterpret_cast<Skeleton*>(y.get())->program,
+                           std::move(opaque))
       .equal();
 }
 
@@ -339,7 +373,8 @@ int equal(Skeleton* first, Skeleton* second) {
     if (same != 1) {
       return same;
     }
-    if (has_slot(x.op) && x.extra != y.extra) {
+    bool counts = has_slot(x.op) || x.op == Op::Call;
+    if (counts && x.extra != y.extra) {
       return 0;
     }
   }
@@ -364,7 +399,7 @@ bool note_changed_functions(Skeleton* skeleton) {
   }
   if (now.get() == Py_None ||
       !ClosureComparison(reinterpret_cast<Skeleton*>(before.get())->program,
-                         reinterpret_cast<Skeleton*>(now.get())->program)
+                         reinterpret_cast<Skeleton*>(now.get())->program, {})
            .mark_changed()) {
     if (PyErr_Occurred() != nullptr) {
       return false;

@@ -69,7 +69,7 @@ class Matcher {
 
   bool call(const CallView& call);
   // What was put off; runs Python.
-  Match finish();
+  Match finish(OpaqueObjects& opaque);
   bool distinct();
   bool has_later() const { return !later_.empty(); }
 
@@ -413,7 +413,7 @@ Match Matcher::reduction(const Later& later) {
   return Match::Yes;
 }
 
-Match Matcher::finish() {
+Match Matcher::finish(OpaqueObjects& opaque) {
   std::size_t next = 0;
   while (next < later_.size()) {  // it grows
     Later later = later_[next++];
@@ -432,6 +432,10 @@ Match Matcher::finish() {
         same = still_opaque(later.object);
         if (same == 1) {
           same = same_opaque(later.node->object, later.object);
+        }
+        if (same == 1 && later.node->object != later.object) {
+          opaque.emplace_back(later.node - program_.nodes.data(),
+                              Owned::borrow(later.object));
         }
         break;
       default:
@@ -516,7 +520,8 @@ bool Matcher::call(const CallView& call) {
 
 }  // namespace
 
-Match match_call(const Program& program, const CallView& call, PyObject** leaves) {
+Match match_call(const Program& program, const CallView& call, PyObject** leaves,
+                 OpaqueObjects& opaque) {
   std::fill(leaves, leaves + program.leaves, nullptr);
   if (plans_are_stale()) {
     return Match::No;
@@ -535,7 +540,7 @@ Match match_call(const Program& program, const CallView& call, PyObject** leaves
   if (!walked) {
     return Match::No;
   }
-  Match match = matcher.has_later() ? matcher.finish() : Match::Yes;
+  Match match = matcher.has_later() ? matcher.finish(opaque) : Match::Yes;
   return match == Match::Yes && !matcher.distinct() ? Match::No : match;
 }
 

@@ -14,13 +14,12 @@ namespace {
 class Rebuilder {
  public:
   Rebuilder(const Program& program, const char* root, PyObject* const* leaves,
-            PyObject* const* inputs = nullptr, const Program* call = nullptr)
+            const Inputs* inputs = nullptr)
       : program_(program),
         root_(root),
         pc_(program.nodes.data()),
         leaf_(leaves),
         inputs_(inputs),
-        call_(call),
         guarded_(program.depth > python::kShallow) {
     if (program.slots != 0) {
       slots_.resize(program.slots + 1);
@@ -42,6 +41,7 @@ class Rebuilder {
 
  private:
   PyObject* node();
+  PyObject* forwarded(const Node& head) const;
   // Builds parts onto `built_`. False with an exception set on failure.
   bool parts(std::uint32_t count);
   PyObject* take_tuple(std::uint32_t count);
@@ -63,8 +63,7 @@ class Rebuilder {
   const char* root_;
   const Node* pc_;
   PyObject* const* leaf_;
-  PyObject* const* inputs_;  // of a result
-  const Program* call_;      // of a result
+  const Inputs* inputs_;  // of a result
   bool guarded_;
   std::vector<PyObject*> slots_;  // owned
   std::vector<PyObject*> built_;  // owned: parts of what is not yet built
@@ -328,6 +327,22 @@ PyObject* damaged() {
   return nullptr;
 }
 
+// Borrowed.
+PyObject* Rebuilder::forwarded(const Node& head) const {
+  if (head.extra == kLeaf) {
+    return inputs_->leaves[head.size];
+  }
+  if (head.extra == kFunction) {
+    return inputs_->call.functions[head.size].get();
+  }
+  for (const auto& [node, object] : inputs_->opaque) {
+    if (node == head.size) {
+      return object.get();
+    }
+  }
+  return inputs_->call.nodes[head.size].object;
+}
+
 PyObject* Rebuilder::node() {
   const Node& head = *pc_++;
   switch (head.op) {
@@ -398,11 +413,7 @@ PyObject* Rebuilder::node() {
       return made;
     }
     case Op::Forward:
-      if (inputs_ == nullptr || call_ == nullptr) {  // not a result
-        return damaged();
-      }
-      return Py_NewRef(head.extra == 0 ? inputs_[head.size]
-                                       : call_->functions[head.size].get());
+      return inputs_ != nullptr ? Py_NewRef(forwarded(head)) : damaged();
     case Op::Opaque:
       meet(head, head.object);
       return Py_NewRef(head.object);
@@ -469,8 +480,8 @@ PyObject* rebuild(const Program& program, const char* root, PyObject* const* lea
 }
 
 PyObject* rebuild_result(const Program& program, PyObject* const* leaves,
-                         const Program& call, PyObject* const* inputs) {
-  return Rebuilder(program, "result", leaves, inputs, &call).part();
+                         const Inputs& inputs) {
+  return Rebuilder(program, "result", leaves, &inputs).part();
 }
 
 PyObject* rebuild_call(const Program& program, PyObject* const* leaves) {

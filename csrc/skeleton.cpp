@@ -25,6 +25,72 @@ PyObject* owned_object(const Node& node) {
 
 }  // namespace
 
+namespace {
+
+std::uint32_t popcount(std::uint32_t bits) {
+  std::uint32_t count = 0;
+  for (; bits != 0; bits &= bits - 1) {
+    ++count;
+  }
+  return count;
+}
+
+}  // namespace
+
+std::size_t parts_of(const Program& program, const Node& node) {
+  switch (node.op) {
+    case Op::Tuple:
+    case Op::NamedTuple:
+    case Op::List:
+    case Op::Set:
+    case Op::FrozenSet:
+      return node.size;
+    case Op::Dict:
+      return std::size_t{2} * node.size;
+    case Op::Range:
+    case Op::Slice:
+      return 3;
+    case Op::Method:
+      return 2;
+    case Op::Partial:
+      return 4;
+    case Op::Instance:
+      return std::size_t{2} * node.size + node.plan->slots.size();
+    case Op::Reduce:
+      return 2 + popcount(node.size);
+    case Op::Call:
+      return node.extra + node.size + program.keyword_places.size();
+    default:
+      return 0;
+  }
+}
+
+std::size_t end_of(const Program& program, std::size_t index) {
+  std::size_t left = 1;
+  while (left != 0) {
+    const Node& node = program.nodes[index];
+    bool has_extent =
+        index + 1 < program.nodes.size() && program.nodes[index + 1].op == Op::Extent;
+    if (node.op == Op::Function && has_extent) {  // among closures
+      index += 2 + program.nodes[index + 1].size;
+      --left;
+      continue;
+    }
+    index += has_extent ? 2 : 1;
+    left += parts_of(program, node);
+    --left;
+  }
+  return index;
+}
+
+std::size_t node_of_slot(const Program& program, std::uint32_t slot) {
+  std::size_t index = 0;
+  while (!has_slot(program.nodes[index].op) || program.nodes[index].extra != slot) {
+    ++index;
+  }
+  return index;
+}
+
 int Program::traverse(visitproc visit, void* arg) const {
   for (const Node& node : nodes) {
     Py_VISIT(owned_object(node));
@@ -66,7 +132,6 @@ void Program::swap(Program& other) noexcept {
   keyword_places.swap(other.keyword_places);
   std::swap(leaves, other.leaves);
   std::swap(inputs, other.inputs);
-  std::swap(input_functions, other.input_functions);
   std::swap(slots, other.slots);
   std::swap(depth, other.depth);
   std::swap(reduces, other.reduces);
@@ -183,10 +248,78 @@ PyObject* skeleton_leaf_path(PyObject* self, PyObject* number) {
   });
 }
 
-PyObject* skeleton_leaf_argument(PyObject* self, PyObject* number) {
-  return of_leaf(self, number, [](Skeleton* skeleton, std::uint32_t leaf) {
-    return leaf_argument(skeleton->program, leaf);
-  });
+// The leaves of one part of a program, those of what it shares with others included.
+void leaves_of(const Program& program, std::size_t begin, std::vector<bool>& leaves,
+               std::vector<bool>& slots) {
+  std::size_t leaf = 0;
+  for (std::size_t i = 0; i < begin; ++i) {
+    leaf += program.nodes[i].op == Op::Leaf ? 1U : 0U;
+  }
+  std::size_t end = end_of(program, begin);
+  for (std::size_t i = begin; i < end; ++i) {
+    const Node& node = program.nodes[i];
+    if (node.op == Op::Leaf) {
+      leaves[leaf++] = true;
+    } else if (node.op == Op::Ref && !slots[node.size]) {
+      slots[node.size] = true;
+      leaves_of(program, node_of_slot(program, node.size), leaves, slots);
+    }
+  }
+}
+
+// The node of an argument of a call; 0 if there is none.
+std::size_t node_of_argument(const Program& program, PyObject* argument) {
+  const Node& call = program.nodes.front();
+  std::size_t part = call.extra;
+  if (PyLong_Check(argument)) {
+    std::size_t place = PyLong_AsSize_t(argument);
+    if (place >= call.size) {
+      return 0;
+    }
+    part += place;
+  } else {
+    Py_ssize_t place = 0;
+    Py_ssize_t count = call.object != nullptr ? PyTuple_GET_SIZE(call.object) : 0;
+    while (place < count &&
+           PyUnicode_Compare(PyTuple_GET_ITEM(call.object, place), argument) != 0) {
+      ++place;
+    }
+    if (place == count) {
+      return 0;
+    }
+    part += call.size + static_cast<std::size_t>(place);
+  }
+  std::size_t index = 1;
+  for (; part != 0; --part) {
+    index = end_of(program, index);
+  }
+  return index;
+}
+
+PyObject* skeleton_argument_leaves(PyObject* self, PyObject* argument) {
+  const Program& program = cast(self)->program;
+  if (program.nodes.empty() || program.nodes.front().op != Op::Call ||
+      !(PyLong_Check(argument) || PyUnicode_Check(argument))) {
+    PyErr_SetString(PyExc_TypeError, "the number or name of an argument of a call");
+    return nullptr;
+  }
+  std::size_t index = node_of_argument(program, argument);
+  if (PyErr_Occurred() != nullptr) {
+    return nullptr;
+  }
+  std::vector<bool> leaves(program.leaves);
+  std::vector<bool> slots(program.slots + 1);
+  if (index != 0) {
+    leaves_of(program, index, leaves, slots);
+  }
+  Owned list = Owned::steal(PyList_New(0));
+  for (std::size_t i = 0; list && i < leaves.size(); ++i) {
+    Owned number = Owned::steal(leaves[i] ? PyLong_FromSize_t(i) : Py_NewRef(Py_None));
+    if (!number || (leaves[i] && PyList_Append(list.get(), number.get()) < 0)) {
+      return nullptr;
+    }
+  }
+  return list.release();
 }
 
 bool may_hold_arrays(const Node& node) {
@@ -200,22 +333,28 @@ bool may_hold_arrays(const Node& node) {
 }
 
 PyObject* skeleton_handed_through(PyObject* self, PyObject* call) {
-  if (!Py_IS_TYPE(call, &SkeletonType)) {
+  if (!Py_IS_TYPE(call, &SkeletonType) ||
+      (cast(self)->program.inputs != 0 &&
+       cast(self)->program.inputs != cast(call)->program.nodes.size())) {
     PyErr_SetString(PyExc_TypeError, "the skeleton of the call is needed");
     return nullptr;
   }
   const Program& program = cast(self)->program;
-  const std::vector<Owned>& functions = cast(call)->program.functions;
+  const Program& inputs = cast(call)->program;
   Owned list = Owned::steal(PyList_New(0));
   for (std::size_t i = 0; list && i < program.nodes.size(); ++i) {
     const Node& node = program.nodes[i];
-    bool is_function = node.op == Op::Forward && node.extra != 0;
-    if (is_function ? node.size >= functions.size() : !may_hold_arrays(node)) {
+    PyObject* object = may_hold_arrays(node) ? node.object : nullptr;
+    if (node.op == Op::Forward && node.extra == kFunction) {
+      object = inputs.functions[node.size].get();
+    } else if (node.op == Op::Forward && node.extra == kOpaque) {
+      object = inputs.nodes[node.size].object;
+    }
+    if (object == nullptr) {
       continue;
     }
-    Owned pair = Owned::steal(
-        Py_BuildValue("(On)", is_function ? functions[node.size].get() : node.object,
-                      static_cast<Py_ssize_t>(i)));
+    Owned pair =
+        Owned::steal(Py_BuildValue("(On)", object, static_cast<Py_ssize_t>(i)));
     if (!pair || PyList_Append(list.get(), pair.get()) < 0) {
       return nullptr;
     }
@@ -245,9 +384,9 @@ PyMethodDef skeleton_methods[] = {
     {"_leaf_path", skeleton_leaf_path, METH_O,
      "_leaf_path($self, leaf, /)\n--\n\nSay where a leaf stands, like "
      "``args[0]['x']``."},
-    {"_leaf_argument", skeleton_leaf_argument, METH_O,
-     "_leaf_argument($self, leaf, /)\n--\n\nSay which argument of a call a leaf "
-     "belongs to: its number, its keyword, or None for the callable."},
+    {"_argument_leaves", skeleton_argument_leaves, METH_O,
+     "_argument_leaves($self, argument, /)\n--\n\nList the leaves in an argument of a "
+     "call, which is given by its number or its keyword."},
     {"unflatten", skeleton_unflatten, METH_O,
      "unflatten($self, leaves, /)\n--\n\n"
      "Put the object together again around other leaves.\n\n"

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "python_api.h"
@@ -28,8 +29,7 @@ enum class Op : std::uint8_t {
                 // Among closures: slot; size is 1 if it is equal to itself only
   // The rest. "slot" is `extra` of an object that can be shared: see `Ref`.
   Leaf,
-  Forward,     // in a result: leaf `size` of the call, which came back untouched; if
-               // extra is 1, function `size`
+  Forward,     // in a result: what came back untouched; extra is a Forwarded
   Opaque,      // slot; handed through whole; compares with == if it can be hashed
   Unset,       // a `__slots__` entry without a value
   Ref,         // the object of slot `size`, met before
@@ -54,6 +54,17 @@ enum class Op : std::uint8_t {
 };
 
 inline constexpr bool is_constant(Op op) { return op <= Op::Function; }
+// Whether `extra` is a slot.
+inline constexpr bool has_slot(Op op) {
+  return op != Op::Tuple && op != Op::FrozenSet && op != Op::Extent &&
+         op != Op::Forward && op != Op::Call;
+}
+
+enum Forwarded : std::uint32_t {
+  kLeaf,      // leaf `size` of the call
+  kFunction,  // function `size` of the call
+  kOpaque,    // the opaque object at node `size` of the call
+};
 
 // The parts of a reduction that are there, in this order after `func` and `args`.
 enum ReducePart : std::uint32_t {
@@ -110,9 +121,8 @@ class Program {
   // Among closures: the objects of the slots, which are all that could be shared.
   std::vector<Owned> originals;
   std::uint32_t leaves = 0;
-  // A Forward counts on this many leaves and functions of the call.
-  std::uint32_t inputs = 0;
-  std::uint32_t input_functions = 0;
+  // How many nodes the call has that a Forward counts on; 0 if there is none.
+  std::size_t inputs = 0;
   std::uint32_t slots = 0;
   std::uint32_t depth = 0;
   // There is a Reduce: matching runs Python, after the walk.
@@ -126,6 +136,13 @@ class Program {
   Owned call_kwnames;
   std::vector<std::uint32_t> keyword_places;
 };
+
+// How many nodes of the next level belong to this one.
+std::size_t parts_of(const Program& program, const Node& node);
+// The node after all that belongs to this one.
+std::size_t end_of(const Program& program, std::size_t index);
+// The node whose object is in a slot, which there must be.
+std::size_t node_of_slot(const Program& program, std::uint32_t slot);
 
 // The Python object `autojit.Skeleton`.
 struct Skeleton {
@@ -182,14 +199,24 @@ enum class Match { No, Yes, Error };
 // `leaves` then hold owned references, or nullptr unless the answer is Yes. No for
 // functions that are equal and not the same: a skeleton has those it was made with. May
 // run Python: the caller must hold the program's owner.
-Match match_call(const Program& program, const CallView& call, PyObject** leaves);
+// `opaque` gets the opaque objects that are equal and not the same, and their nodes.
+using OpaqueObjects = std::vector<std::pair<std::size_t, Owned>>;
+Match match_call(const Program& program, const CallView& call, PyObject** leaves,
+                 OpaqueObjects& opaque);
+
+// Where the result of a call gets from what is forwarded.
+struct Inputs {
+  const Program& call;
+  PyObject* const* leaves;
+  const OpaqueObjects& opaque;
+};
 
 // The object that `program` and `leaves` describe: a new reference, or nullptr with an
 // exception set. May run Python: the caller must hold the program's owner.
 PyObject* rebuild(const Program& program, const char* root, PyObject* const* leaves);
-// The same for a result: what is forwarded comes from `call`, and from its leaves.
+// The same for a result.
 PyObject* rebuild_result(const Program& program, PyObject* const* leaves,
-                         const Program& call, PyObject* const* inputs);
+                         const Inputs& inputs);
 // For a call: a tuple (callable or None, args, kwargs).
 PyObject* rebuild_call(const Program& program, PyObject* const* leaves);
 
@@ -211,9 +238,6 @@ bool note_changed_functions(Skeleton* skeleton);
 PyObject* path(const Program& program, const char* root, std::size_t index);
 // The path to leaf `leaf`, which must be one.
 PyObject* leaf_path(const Program& program, const char* root, std::uint32_t leaf);
-// The argument of a call that leaf `leaf` belongs to: a new reference to the number of
-// a positional one, the name of a keyword, or None if it is in the callable.
-PyObject* leaf_argument(const Program& program, std::uint32_t leaf);
 PyObject* describe(const Program& program);
 
 }  // namespace autojit

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "type_plan.h"
+
 namespace autojit {
 
 namespace {
@@ -266,6 +268,7 @@ Trace* new_trace(Table* table, Skeleton* skeleton) {
   trace->skeleton = skeleton;
   trace->warnings = warnings.release();
   trace->has_begun = false;
+  trace->in_flight = 0;
   PyObject_GC_Track(reinterpret_cast<PyObject*>(trace));
   return trace;
 }
@@ -353,8 +356,69 @@ Table* table_for(PyObject* key, PyObject* options, std::size_t maxsize) {
   return table;
 }
 
+namespace {
+
+// Whether a class or one of its bases has a function.
+bool has_function(PyTypeObject* type, PyObject* function) {
+  PyObject* mro = type->tp_mro;
+  for (Py_ssize_t i = 0; mro != nullptr && i < PyTuple_GET_SIZE(mro); ++i) {
+    auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(mro, i));
+    bool heap = (base->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0;
+    Py_ssize_t position = 0;
+    PyObject* value = nullptr;
+    while (heap && PyDict_Next(base->tp_dict, &position, nullptr, &value) != 0) {
+      if (value == function) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+// The class that a node holds, borrowed, or nullptr.
+PyTypeObject* class_of(const Node& node) {
+  switch (node.op) {
+    case Op::Instance:
+      return node.plan->type;
+    case Op::Identity:
+    case Op::NamedTuple:
+    case Op::Reduce:
+      return PyType_Check(node.object) ? reinterpret_cast<PyTypeObject*>(node.object)
+                                       : nullptr;
+    default:
+      return nullptr;
+  }
+}
+
+// Whether a table holds the function that it belongs to, directly or as a method of
+// a class: parked, it would keep the function alive, and so itself.
+bool holds_its_function(const Table* table) {
+  if (!PyFunction_Check(table->key) || is_named_function(table->key)) {
+    return false;
+  }
+  for (const Specialization* entry = table->newest; entry != nullptr;
+       entry = entry->older) {
+    const Program& program = entry->skeleton->program;
+    for (const Owned& function : program.functions) {
+      if (function.get() == table->key) {
+        return true;
+      }
+    }
+    for (const Node& node : program.nodes) {
+      PyTypeObject* type = class_of(node);
+      if (type != nullptr && has_function(type, table->key)) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
 void park(Table* table) {
-  if (Py_REFCNT(table) != 1 || table->key == nullptr || table->newest == nullptr) {
+  if (Py_REFCNT(table) != 1 || table->key == nullptr || table->newest == nullptr ||
+      holds_its_function(table)) {
     Py_DECREF(table);
     return;
   }
@@ -431,17 +495,16 @@ bool insert(Table* table, Py_hash_t hash, const Compiled& compiled) {
   return true;
 }
 
-void settle(Table* table, Py_hash_t hash, PyObject* compiled, bool worked) {
-  Specialization* entry = entry_of(table, hash, compiled);
+void settle(Table* table, Py_hash_t hash, const Compiled& compiled, bool worked) {
+  Specialization* entry = entry_of(table, hash, compiled.function.get());
   if (entry == nullptr || entry->proven) {
     return;
   }
-  if (worked) {
-    entry->proven = true;
-    return;
+  entry->proven = worked;
+  if (!worked && entry->trace->in_flight == 0) {
+    take_out(table, entry);
+    drop(entry);
   }
-  take_out(table, entry);
-  drop(entry);
 }
 
 PyObject* traced_warnings(Table* table, Py_hash_t hash, PyObject* compiled) {

@@ -24,6 +24,7 @@ struct Trace {
   Skeleton* skeleton;
   PyObject* warnings;  // owned dict: what tracing has warned of, see `_warnings.py`
   bool has_begun;      // the function was traced before
+  std::uint32_t in_flight;  // calls of it that began before one had returned
 };
 
 // One skeleton and the compiled function of flat leaves that serves it.
@@ -93,9 +94,9 @@ bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Compiled& compiled);
 // an exception set on failure, and the table as it was.
 bool insert(Table* table, Py_hash_t hash, const Compiled& compiled);
 
-// After the first call of a compiled function: keeps its specialization for good, or
-// drops it if it has never worked. May run Python.
-void settle(Table* table, Py_hash_t hash, PyObject* compiled, bool worked);
+// After a call of a compiled function: keeps its specialization for good, or drops it
+// if none has worked and no other is under way. May run Python.
+void settle(Table* table, Py_hash_t hash, const Compiled& compiled, bool worked);
 
 // The specialization was traced: the dict of its warnings, borrowed, if there are any.
 PyObject* traced_warnings(Table* table, Py_hash_t hash, PyObject* compiled);

@@ -534,6 +534,10 @@ bool is_found(PyObject* dict, PyObject* qualname, PyObject* object) {
       return false;
     }
   }
+  if (Py_IS_TYPE(at, &PyClassMethod_Type) || Py_IS_TYPE(at, &PyStaticMethod_Type)) {
+    Owned inside = Owned::steal(PyObject_GetAttrString(at, "__func__"));
+    return inside.get() == object;
+  }
   return at == object;
 }
 
@@ -561,6 +565,16 @@ namespace {
 
 bool same_bits(double a, double b) {
   return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b);
+}
+
+}  // namespace
+
+namespace {
+
+bool same_builtin(PyObject* ours, PyObject* other) {
+  auto* a = reinterpret_cast<PyCFunctionObject*>(ours);
+  auto* b = reinterpret_cast<PyCFunctionObject*>(other);
+  return a->m_ml == b->m_ml && a->m_self == b->m_self;
 }
 
 }  // namespace
@@ -597,6 +611,10 @@ bool same_constant(Op op, PyObject* ours, PyObject* other) {
       Bytes b = numpy_scalar_bytes(other);
       return std::memcmp(a.data, b.data, a.size) == 0;
     }
+    case Op::Identity:
+      // A builtin method is made anew each time it is looked up.
+      return PyCFunction_Check(ours) && PyCFunction_Check(other) &&
+             same_builtin(ours, other);
     default:
       return false;
   }
@@ -657,6 +675,47 @@ bool is_plain_reduction(PyObject* value) {
 
 }  // namespace
 
+namespace {
+
+// Whether a builtin class has reduced an instance of a Python class without what this
+// has added.
+bool loses_attributes(PyObject* object, PyObject* reduction) {
+  PyTypeObject* type = Py_TYPE(object);
+  PyObject* dict =
+      made_by_class_statement(type) ? python::instance_dict(object) : nullptr;
+  return dict != nullptr && PyDict_GET_SIZE(dict) != 0 &&
+         reduction_part(reduction, 2) == Py_None &&
+         !PyFunction_Check(python::type_lookup(type, names.reduce_ex)) &&
+         !PyFunction_Check(python::type_lookup(type, names.reduce));
+}
+
+// A set reduces to a list, in an order that says nothing: that of a subclass's instance
+// then has a set instead. `reduction` as it is for all else; nothing with an exception
+// set on failure.
+Owned of_set(PyObject* object, Owned reduction) {
+  if (!PyAnySet_Check(object)) {
+    return reduction;
+  }
+  PyObject* args = PyTuple_GET_ITEM(reduction.get(), 1);
+  PyObject* elements =
+      PyTuple_GET_SIZE(args) == 1 ? PyTuple_GET_ITEM(args, 0) : nullptr;
+  if (elements == nullptr || !PyList_CheckExact(elements) ||
+      python::type_lookup(Py_TYPE(object), names.reduce) !=
+          python::type_lookup(&PySet_Type, names.reduce)) {
+    return reduction;
+  }
+  Owned set = Owned::steal(PyFrozenSet_New(elements));
+  Owned new_args = Owned::steal(set ? PyTuple_Pack(1, set.get()) : nullptr);
+  Owned list = Owned::steal(new_args ? PySequence_List(reduction.get()) : nullptr);
+  if (!list) {
+    return Owned();
+  }
+  PyList_SetItem(list.get(), 1, new_args.release());
+  return Owned::steal(PyList_AsTuple(list.get()));
+}
+
+}  // namespace
+
 PyObject* reduce(PyObject* object) {
   // Not the highest: from 5 on, arrays reduce to buffers that compare by identity.
   static PyObject* const protocol = PyLong_FromLong(4);
@@ -673,8 +732,9 @@ PyObject* reduce(PyObject* object) {
       return nullptr;
     }
     value = Owned::borrow(Py_None);
-  } else if (is_plain_reduction(value.get())) {
-    return value.release();
+  } else if (is_plain_reduction(value.get()) &&
+             !loses_attributes(object, value.get())) {
+    return of_set(object, std::move(value)).release();
   }
   return PyObject_CallFunctionObjArgs(config.reduce, object, value.get(), nullptr);
 }

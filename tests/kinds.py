@@ -1,13 +1,46 @@
 """Types for the tests, one for each way in which an object can hold its state.
 
-They are at module level so that ``pickle`` finds them by name.
+They are at module level so that ``pickle`` finds them by name. After them comes
+`KINDS`, with objects of each kind that the contract knows.
 """
 
+import array
+import atexit
+import collections
+import contextvars
 import copyreg
+import datetime
+import decimal
 import enum
+import fractions
+import functools
+import inspect
+import io
+import itertools
+import logging
+import math
 import operator
+import os
+import pathlib
+import random
+import re
+import socket
+import sys
+import tempfile
+import threading
+import time
+import types
+import typing
+import uuid
+import weakref
+import zoneinfo
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from graphs import instance_state, is_leaf, same_graph, slot_state, walk_leaves
 
 
 class Plain:
@@ -163,6 +196,66 @@ class MySet(set):
     pass
 
 
+class MyComplex(complex):
+    pass
+
+
+class MyBytearray(bytearray):
+    pass
+
+
+class MyFrozenset(frozenset):
+    pass
+
+
+class MyDeque(collections.deque):
+    pass
+
+
+class MyDefaultDict(collections.defaultdict):
+    pass
+
+
+class MyOrderedDict(collections.OrderedDict):
+    pass
+
+
+class MyPartial(functools.partial):
+    pass
+
+
+class MyModule(types.ModuleType):
+    pass
+
+
+class MyArray(np.ndarray):
+    pass
+
+
+class SubPoint(Point):
+    """A namedtuple with a ``__dict__``."""
+
+
+class BareInt(int):
+    __slots__ = ()
+
+
+class BareStr(str):
+    __slots__ = ()
+
+
+class BareTuple(tuple):
+    __slots__ = ()
+
+
+class BareDict(dict):
+    __slots__ = ()
+
+
+class SlotList(list):
+    __slots__ = ("note",)
+
+
 class Reduced:
     """Says with ``__reduce__`` how it is made again."""
 
@@ -241,6 +334,121 @@ class GetNewArgs:
         return (self.made_with[0],), {"b": self.made_with[1]}
 
 
+class GetNewArgsTuple(tuple):
+    """Is made of other arguments than its items."""
+
+    def __new__(cls, a, b):
+        return super().__new__(cls, ([a], b))
+
+    def __getnewargs__(self):
+        return self[0][0], self[1]
+
+
+class KeywordMade:
+    """Has no state but the keywords it was made with."""
+
+    def __new__(cls, *, a, b):
+        self = super().__new__(cls)
+        self.a = a
+        self.b = b
+        return self
+
+    def __getnewargs_ex__(self):
+        return (), {"a": self.a, "b": self.b}
+
+    def __getstate__(self):
+        return None
+
+
+class PartOfDict:
+    """Leaves out a part of its state, and takes the rest by default."""
+
+    def __init__(self, kept):
+        self.kept = kept
+        self.dropped = object()
+
+    def __getstate__(self):
+        return {"kept": self.kept}
+
+
+class StateOf:
+    """Its state may be anything; None is no state."""
+
+    state = None
+
+    def __init__(self, state):
+        if state is not None:
+            self.state = state
+
+    def __getstate__(self):
+        return self.state
+
+    def __setstate__(self, state):
+        self.state = state
+
+
+class StateWithSlots:
+    """Gives its state as pickle knows it: that of the dict and that of the slots."""
+
+    __slots__ = ("__dict__", "slot")
+
+    def __init__(self, of_dict, of_slots):
+        self.__dict__.update(of_dict or {})
+        for name, state in (of_slots or {}).items():
+            setattr(self, name, state)
+
+    def __getstate__(self):
+        return dict(self.__dict__) or None, slot_state(self) or None
+
+
+class SetState:
+    """Takes its state, but does not choose it."""
+
+    def __init__(self, a):
+        self.a = a
+
+    def __setstate__(self, state):
+        self.__dict__.update(state, was_set=True)
+
+
+class ReducedTo:
+    """Uses the first `size` places of a reduction."""
+
+    def __init__(self, size, a, b=0):
+        self.size = size
+        self.a = a
+        self.b = b
+
+    def append(self, item):
+        self.__dict__.setdefault("items", []).append(item)
+
+    def __setitem__(self, key, value):
+        self.__dict__.setdefault("pairs", {})[key] = value
+
+    def _set_state(self, state):
+        self.note = state["note"]
+
+    def __reduce__(self):
+        items = iter(self.items) if self.size > 3 else None
+        pairs = iter(self.pairs.items()) if self.size > 4 else None
+        state = {"note": self.note} if self.size > 2 else None
+        parts = (ReducedTo, (self.size, self.a, self.b), state, items, pairs)
+        return (*parts, ReducedTo._set_state)[: self.size]
+
+
+def reduced_to(size, a, b=0):
+    """Return a `ReducedTo` with something in each place of its reduction."""
+    obj = ReducedTo(size, a, b)
+    if size > 3:
+        obj.append(a)
+        obj.append(1)
+    if size > 4:
+        obj["k"] = a
+    if size > 2:
+        obj.note = [a]
+    return obj
+
+
 class Registered:
     """``copyreg`` knows how to reduce it."""
 
@@ -269,6 +477,26 @@ class Singleton:
 
 
 SINGLETON = Singleton()
+
+
+class OtherSingleton:
+    handed_through_whole = True
+
+    def __reduce__(self):
+        return "OTHER_SINGLETON"
+
+
+OTHER_SINGLETON = OtherSingleton()
+
+
+class RegisteredName:
+    """``copyreg`` reduces it to the name of a global."""
+
+    handed_through_whole = True
+
+
+REGISTERED_NAME = RegisteredName()
+copyreg.pickle(RegisteredName, lambda obj: "REGISTERED_NAME")
 
 
 class Opaque:
@@ -347,6 +575,18 @@ def add(x, y):
 getter = operator.itemgetter(1)
 
 
+class Maker:
+    """Has a class method."""
+
+    @classmethod
+    def make(cls):
+        return cls()
+
+
+class SubMaker(Maker):
+    pass
+
+
 def nested_list(depth, inner=None):
     """Return `inner` inside of `depth` lists."""
     tree = [] if inner is None else [inner]
@@ -361,3 +601,1325 @@ def nested_instances(depth, inner=None):
     for _ in range(depth - 1):
         node = Plain(next=node)
     return node
+
+
+# --- One of each kind ---
+#
+# `Kind` describes the objects of one row of the contract's table. `KINDS` lists all of
+# the standard library and of numpy; those of JAX and of libraries stand with their
+# tests, in test_jax_objects.py and test_libraries.py.
+
+
+class Kind:
+    """One kind of object.
+
+    Parameters
+    ----------
+    make : callable
+        Called with an array, it returns a new object, equal to the others that it
+        returns: with the array in it, if the kind can hold one.
+    *others : callable
+        The same for objects that must not share a trace with the first.
+    look : callable, optional
+        Turns an object into one that `same_graph` can compare: for what keeps its
+        state where Python does not see it. May use the object up.
+    inner : callable, optional
+        Returns what `make` was given. Says that the kind can hold anything.
+    arrays : int, optional
+        How many leaves there are. By default, as many as are seen.
+    whole : bool, default: False
+        Whether it is handed through whole: the very object, and arrays in it are no
+        leaves.
+    rebuilt_as : type, optional
+        Of what type the reduction makes it.
+    iterates : bool, default: False
+        Whether it is an iterator. In a result, it may become any other.
+    returns : bool, default: True
+        Whether JAX can return it.
+    """
+
+    def __init__(
+        self,
+        make,
+        *others,
+        look=None,
+        inner=None,
+        arrays=None,
+        whole=False,
+        rebuilt_as=None,
+        iterates=False,
+        returns=True,
+    ):
+        self.make = make
+        self.others = others
+        self.look = look or (lambda obj: obj)
+        self.inner = inner
+        self.whole = whole
+        self.rebuilt_as = rebuilt_as
+        self.iterates = iterates
+        self.returns = returns
+        self._arrays = arrays
+
+    def arrays(self, x):
+        """Return how many leaves an object that was made with `x` has."""
+        if self.whole:
+            return 0
+        if self._arrays is not None:
+            return self._arrays
+        return len(walk_leaves(self.look(self.make(x))))
+
+    def same(self, a, b, leaves):
+        """Say whether `a`, which has come through, is like `b`, which was made."""
+        if self.whole:
+            return a is b or (type(a) is type(b) and same_value(a, b))
+        if is_leaf(a) or is_leaf(b):
+            return is_leaf(a) and is_leaf(b) and leaves(a, b)
+        if type(a) is not (self.rebuilt_as or type(b)):
+            return False
+        return same_graph(self.look(a), self.look(b), leaves)
+
+
+def same_value(a, b):
+    """Say whether what is handed through whole has the same value."""
+    if isinstance(a, types.FunctionType):
+        return a.__code__ is b.__code__
+    has_value = type(a).__eq__ is not object.__eq__ and type(a).__hash__ is not None
+    return has_value and a == b
+
+
+def once_for_each_array(make):
+    """Remember what `make` has made of the last arrays."""
+    known = collections.deque(maxlen=8)
+
+    def remembering(x):
+        for array_, made in known:
+            if array_ is x:
+                return made
+        known.append((x, make(x)))
+        return known[-1][1]
+
+    return remembering
+
+
+def text(*parts):
+    """Return a string that no other string is."""
+    return "".join(parts)
+
+
+def with_attributes(obj, **attributes):
+    for name, value in attributes.items():
+        setattr(obj, name, value)
+    return obj
+
+
+def some_slots(**attributes):
+    return with_attributes(SomeSlots(), **attributes)
+
+
+def reduced_ex(a, items=(), pairs=(), state=None):
+    obj = ReducedEx(a)
+    obj.extend(items)
+    obj.pairs.update(pairs)
+    obj.state = state
+    return obj
+
+
+def object_array(*items):
+    result = np.empty(len(items), dtype=object)
+    for i, item in enumerate(items):
+        result[i] = item
+    return result
+
+
+def value(convert):
+    """Look at an instance of a subclass of a builtin: its value and its attributes."""
+    return lambda obj: (convert(obj), instance_state(obj))
+
+
+def memory_map(*items):
+    with tempfile.TemporaryFile() as file:
+        mapped = np.memmap(file, np.float32, "w+", shape=len(items))
+    mapped[:] = items
+    return mapped
+
+
+def parts_of(obj):
+    """Return the arguments that a reduction calls with."""
+    return obj.__reduce__()[1]
+
+
+def drawn(generator):
+    """Return a random generator after one draw."""
+    generator.integers(10)
+    return generator
+
+
+def advanced(iterator):
+    next(iterator)
+    return iterator
+
+
+def advanced_file(file):
+    file.read(1)
+    return file
+
+
+# Functions made anew by each call of these, with what differs as argument.
+
+
+def closure_over(value):
+    def closure():
+        return value
+
+    return closure
+
+
+def other_closure_over(value):
+    def closure():
+        return [value]
+
+    return closure
+
+
+def function_with_default(value):
+    def function(default=value):
+        return default
+
+    return function
+
+
+def function_with_keyword_default(value):
+    def function(*, default=value):
+        return default
+
+    return function
+
+
+def function_with_attribute(value):
+    def function():
+        return function
+
+    return with_attributes(function, attribute=value)
+
+
+def annotated_function(value):
+    def function(a: value):
+        return a
+
+    return function
+
+
+def recursive_function(value):
+    def function(n):
+        return value if n == 0 else function(n - 1)
+
+    return function
+
+
+def mutually_recursive_function(value):
+    def even(n):
+        return value if n == 0 else odd(n - 1)
+
+    def odd(n):
+        return not value if n == 0 else even(n - 1)
+
+    return even
+
+
+def function_with_an_empty_cell():
+    code = closure_over(None).__code__
+    return types.FunctionType(code, globals(), closure=(types.CellType(),))
+
+
+def generator_function():
+    yield 1
+
+
+def renamed(function, name):
+    function.__name__ = name
+    return function
+
+
+def local_class():
+    return type("Local", (), {})
+
+
+# What is compared by identity is made once.
+LOCAL_CLASS = local_class()
+OTHER_LOCAL_CLASS = local_class()
+# A lambda, not a named function: that is the kind of object to be tested.
+LAMBDA = lambda x: x + 1  # noqa: E731
+OPAQUE = Opaque()
+UNHASHABLE = OpaqueUnhashable()
+SENTINEL = object()
+FROM_HEX = bytes.fromhex
+CLOSURE = closure_over(1)
+GLOBALS = {"__name__": "another"}
+MY_MODULE = MyModule("module")
+THREAD_LOCAL = threading.local()
+LOCK = threading.Lock()
+RLOCK = threading.RLock()
+GENERATOR = generator_function()
+FILE = open(os.devnull)  # noqa: SIM115
+SOCKET = socket.socket()
+atexit.register(FILE.close)
+atexit.register(SOCKET.close)
+REFERENT = Plain()
+WEAK_REFERENCE = weakref.ref(REFERENT)
+CONTEXT_VARIABLE = contextvars.ContextVar("variable")
+TYPE_VARIABLE = typing.TypeVar("TYPE_VARIABLE")
+MODULE = types.ModuleType("module")
+CACHED = functools.lru_cache(double)
+
+KINDS = {
+    # Atoms.
+    "None": Kind(lambda x: None, lambda x: False, lambda x: ...),
+    "True": Kind(lambda x: True, lambda x: 1, lambda x: 1.0, lambda x: False),
+    "False": Kind(lambda x: False, lambda x: 0, lambda x: None),
+    "int": Kind(lambda x: 12345, lambda x: 12346, lambda x: 12345.0),
+    "big int": Kind(lambda x: -(3**100), lambda x: 3**100, lambda x: 1 - 3**100),
+    "float": Kind(lambda x: 1.5, lambda x: math.nextafter(1.5, 2), lambda x: "1.5"),
+    "minus zero": Kind(lambda x: -0.0, lambda x: 0.0, lambda x: 0),
+    "nan": Kind(lambda x: float("nan"), lambda x: -math.nan, lambda x: math.inf),
+    "inf": Kind(lambda x: math.inf, lambda x: -math.inf),
+    "complex": Kind(
+        lambda x: complex(-0.0, 2.0), lambda x: complex(0.0, 2.0), lambda x: -2.0
+    ),
+    "str": Kind(
+        lambda x: text("ab", "cd"), lambda x: text("ab", "ce"), lambda x: b"abcd"
+    ),
+    "str with surrogate": Kind(lambda x: "\udc80\0é😀", lambda x: "\udc80\0é"),
+    "bytes": Kind(lambda x: bytes([1, 0, 2]), lambda x: bytes([1, 0, 3])),
+    "Ellipsis": Kind(lambda x: ..., lambda x: NotImplemented),
+    "NotImplemented": Kind(lambda x: NotImplemented, lambda x: None),
+    # Builtin containers.
+    "empty tuple": Kind(lambda x: (), lambda x: [], lambda x: ((),)),
+    "tuple": Kind(
+        lambda x: (x, 1, (2, x)),
+        lambda x: (x, 1, (x, 2)),
+        lambda x: [x, 1, (2, x)],
+        inner=operator.itemgetter(0),
+    ),
+    "empty list": Kind(lambda x: [], lambda x: (), lambda x: [[]]),
+    "list": Kind(
+        lambda x: [x, 1, [2, x]],
+        lambda x: [x, 1, [2], x],
+        lambda x: [x, True, [2, x]],
+        inner=operator.itemgetter(0),
+    ),
+    "empty dict": Kind(lambda x: {}, lambda x: set(), lambda x: {None: None}),
+    "dict": Kind(
+        lambda x: {"a": x, 1: "b", (2, "c"): [x], None: {}},
+        lambda x: {1: "b", "a": x, (2, "c"): [x], None: {}},
+        lambda x: {"a": x, True: "b", (2, "c"): [x], None: {}},
+        inner=operator.itemgetter("a"),
+    ),
+    "dict with an instance as key": Kind(
+        lambda x: {Plain(a=x): x},
+        lambda x: {SubPlain(a=x): x},
+        inner=lambda d: next(iter(d)).a,
+    ),
+    "set": Kind(
+        lambda x: {1, text("a", "b"), (2, 3)},
+        lambda x: {True, "ab", (2, 3)},
+        lambda x: frozenset({1, "ab", (2, 3)}),
+    ),
+    "empty set": Kind(lambda x: set(), lambda x: frozenset()),
+    "set with an instance": Kind(
+        lambda x: {Plain(a=x), 3},
+        lambda x: {Plain(a=x), 4},
+        inner=lambda s: next(e for e in s if e != 3).a,
+    ),
+    "frozenset": Kind(
+        lambda x: frozenset({1, "a", frozenset({2})}),
+        lambda x: frozenset({1, "a", frozenset({2.0})}),
+    ),
+    "frozenset with an instance": Kind(
+        lambda x: frozenset({Plain(a=x)}),
+        lambda x: frozenset({SubPlain(a=x)}),
+        inner=lambda s: next(iter(s)).a,
+    ),
+    "bytearray": Kind(lambda x: bytearray(b"abc"), lambda x: b"abc"),
+    "array.array": Kind(
+        lambda x: array.array("d", [1.0, 2.0]),
+        lambda x: array.array("f", [1.0, 2.0]),
+        lambda x: array.array("d", [1.0, -2.0]),
+        look=lambda a: (a.typecode, a.tobytes()),
+    ),
+    "memoryview": Kind(
+        lambda x: memoryview(bytes([1, 2, 3, 4])),
+        lambda x: memoryview(bytes([1, 2, 3, 5])),
+        lambda x: memoryview(bytes([1, 2, 3, 4])).cast("I"),
+        lambda x: bytes([1, 2, 3, 4]),
+        look=lambda m: (m.format, m.shape, m.readonly, m.tobytes()),
+    ),
+    "writable memoryview": Kind(
+        lambda x: memoryview(bytearray(4)).cast("H"),
+        lambda x: memoryview(bytes(4)).cast("H"),
+        lambda x: memoryview(bytearray(4)).cast("b", (2, 2)),
+        look=lambda m: (m.format, m.shape, m.readonly, m.tobytes()),
+    ),
+    "range": Kind(lambda x: range(1, 10, 2), lambda x: range(1, 9, 2)),
+    "slice": Kind(lambda x: slice(1, None, 2), lambda x: slice(1, None, 2.0)),
+    "slice with anything": Kind(
+        lambda x: slice(0, x, (1,)),
+        lambda x: slice(0, x, [1]),
+        inner=operator.attrgetter("stop"),
+    ),
+    "namedtuple": Kind(
+        lambda x: Point(x, [1]),
+        lambda x: OtherPoint(x, [1]),
+        lambda x: (x, [1]),
+        inner=operator.attrgetter("a"),
+    ),
+    "struct sequence": Kind(
+        lambda x: time.gmtime(0),
+        lambda x: time.gmtime(1),
+        lambda x: tuple(time.gmtime(0)),
+        # Fields beyond those that count as elements.
+        lambda x: time.struct_time(tuple(time.gmtime(0)), {"tm_zone": "CET"}),
+        look=lambda s: [*s, s.tm_zone, s.tm_gmtoff],
+    ),
+    "long struct sequence": Kind(
+        lambda x: os.stat_result(range(19)),
+        lambda x: os.stat_result([*range(18), 0]),
+        look=parts_of,
+    ),
+    "struct sequence with anything": Kind(
+        lambda x: os.terminal_size([x, 1]),
+        lambda x: os.terminal_size([x, True]),
+        inner=operator.attrgetter("columns"),
+    ),
+    # By identity.
+    "Enum": Kind(lambda x: Color.BLUE, lambda x: Color.RED, lambda x: 2),
+    "IntEnum": Kind(lambda x: Level.HIGH, lambda x: 2),
+    "Flag": Kind(lambda x: Access.READ | Access.WRITE, lambda x: Access.READ),
+    "class": Kind(lambda x: Plain, lambda x: SubPlain),
+    "builtin class": Kind(lambda x: int, lambda x: bool),
+    "local class": Kind(lambda x: LOCAL_CLASS, lambda x: OTHER_LOCAL_CLASS),
+    "module": Kind(lambda x: math, lambda x: os),
+    "module made at run time": Kind(
+        lambda x: MODULE, lambda x: types.ModuleType("module")
+    ),
+    "jax.numpy": Kind(lambda x: jnp, lambda x: np),
+    "bare object": Kind(lambda x: SENTINEL, lambda x: object(), whole=True),
+    "builtin function": Kind(lambda x: len, lambda x: repr),
+    "method of a builtin class": Kind(lambda x: str.upper, lambda x: str.lower),
+    "slot of a builtin class": Kind(lambda x: int.__add__, lambda x: int.__sub__),
+    "method of a C object": Kind(
+        lambda x: FROM_HEX, lambda x: bytearray.fromhex, whole=True
+    ),
+    "numpy ufunc": Kind(lambda x: np.add, lambda x: np.subtract, whole=True),
+    "cached function": Kind(
+        lambda x: CACHED, lambda x: functools.lru_cache(double), whole=True
+    ),
+    # Functions by value.
+    "function": Kind(lambda x: double, lambda x: triple, whole=True),
+    "lambda": Kind(
+        lambda x: LAMBDA,
+        lambda x: lambda x: x + 1,  # The same text in another place.
+        whole=True,
+    ),
+    "closure over nothing": Kind(
+        lambda x: function_with_an_empty_cell(),
+        lambda x: closure_over(None),
+        whole=True,
+    ),
+    "closure": Kind(
+        lambda x: closure_over([1, text("a", "b"), {"k": Plain(a=2)}]),
+        lambda x: closure_over([1, "ab", {"k": Plain(a=2.0)}]),
+        lambda x: other_closure_over([1, "ab", {"k": Plain(a=2)}]),
+        whole=True,
+    ),
+    "closure over an array": Kind(
+        lambda x: closure_over([x, 1]),
+        lambda x: closure_over([jnp.copy(x), 1]),
+        lambda x: closure_over([x, 2]),
+        whole=True,
+    ),
+    "closure over a closure": Kind(
+        lambda x: closure_over((closure_over([1]), x)),
+        lambda x: closure_over((closure_over([2]), x)),
+        whole=True,
+    ),
+    "function with a default": Kind(
+        lambda x: function_with_default([1, x]),
+        lambda x: function_with_default([2, x]),
+        lambda x: function_with_keyword_default([1, x]),
+        whole=True,
+    ),
+    "function with a keyword default": Kind(
+        lambda x: function_with_keyword_default({"a": x}),
+        lambda x: function_with_keyword_default({"b": x}),
+        whole=True,
+    ),
+    "function with an attribute": Kind(
+        lambda x: function_with_attribute([1, x]),
+        lambda x: function_with_attribute([2, x]),
+        whole=True,
+    ),
+    "annotated function": Kind(
+        lambda x: annotated_function(list[int]),
+        lambda x: annotated_function(list[str]),
+        whole=True,
+    ),
+    "renamed function": Kind(
+        lambda x: renamed(closure_over(1), text("na", "me")),
+        lambda x: closure_over(1),
+        whole=True,
+    ),
+    "documented function": Kind(
+        lambda x: with_attributes(closure_over(1), __doc__=text("do", "c")),
+        lambda x: closure_over(1),
+        whole=True,
+    ),
+    "function in another module": Kind(
+        lambda x: with_attributes(closure_over(1), __module__="another"),
+        lambda x: closure_over(1),
+        whole=True,
+    ),
+    "recursive function": Kind(
+        lambda x: recursive_function([1]),
+        lambda x: recursive_function([2]),
+        whole=True,
+    ),
+    "mutually recursive functions": Kind(
+        lambda x: mutually_recursive_function(True),
+        lambda x: mutually_recursive_function(False),
+        whole=True,
+    ),
+    "function over another's globals": Kind(
+        lambda x: types.FunctionType(double.__code__, GLOBALS),
+        lambda x: types.FunctionType(double.__code__, dict(GLOBALS)),
+        lambda x: double,
+        whole=True,
+    ),
+    "generator function": Kind(
+        lambda x: generator_function, lambda x: recursive_function, whole=True
+    ),
+    "bound method": Kind(
+        lambda x: Plain(factor=x, n=1).scaled,
+        lambda x: Plain(factor=x, n=2).scaled,
+        lambda x: SubPlain(factor=x, n=1).scaled,
+        inner=lambda m: m.__self__.factor,
+    ),
+    "class method": Kind(lambda x: Maker.make, lambda x: SubMaker.make),
+    "partial": Kind(
+        lambda x: functools.partial(add, x),
+        lambda x: functools.partial(add, y=x),
+        lambda x: functools.partial(double, x),
+        inner=lambda p: p.args[0],
+    ),
+    "partial with keywords": Kind(
+        lambda x: functools.partial(add, 1, y=[x]),
+        lambda x: functools.partial(add, 1.0, y=[x]),
+        inner=lambda p: p.keywords["y"][0],
+    ),
+    "partial with attributes": Kind(
+        lambda x: with_attributes(functools.partial(add), note=x),
+        lambda x: with_attributes(functools.partial(add), other=x),
+        inner=operator.attrgetter("note"),
+    ),
+    "partial of a closure": Kind(
+        lambda x: functools.partial(CLOSURE, x),
+        lambda x: functools.partial(closure_over(2), x),
+        inner=lambda p: p.args[0],
+    ),
+    # numpy.
+    "numpy scalar": Kind(
+        lambda x: np.float32(1.5), lambda x: np.float64(1.5), lambda x: 1.5
+    ),
+    "numpy bool": Kind(lambda x: np.True_, lambda x: True),
+    "numpy str": Kind(lambda x: np.str_("abc"), lambda x: "abc"),
+    "numpy datetime": Kind(
+        lambda x: np.datetime64("2020-01-01"),
+        lambda x: np.datetime64("2020-01-01", "s"),
+    ),
+    "numpy record": Kind(
+        lambda x: np.array([(1, 2.0)], "i4,f8")[0],
+        lambda x: np.array([(1, 2.5)], "i4,f8")[0],
+    ),
+    "long double": Kind(lambda x: np.longdouble("0.1"), lambda x: np.longdouble(0.1)),
+    "ml_dtypes scalar": Kind(
+        lambda x: ml_dtypes.bfloat16(1.5),
+        lambda x: ml_dtypes.bfloat16(2.5),
+        lambda x: ml_dtypes.float8_e4m3fn(1.5),
+        look=lambda s: np.asarray(s),
+    ),
+    "ml_dtypes int": Kind(
+        lambda x: ml_dtypes.int4(3),
+        lambda x: ml_dtypes.int4(-3),
+        lambda x: ml_dtypes.uint4(3),
+        look=lambda s: (s.dtype.name, int(s)),
+    ),
+    "dtype": Kind(lambda x: np.dtype("f4"), lambda x: np.dtype(">f4")),
+    "structured dtype": Kind(
+        lambda x: np.dtype([("a", "i4"), ("b", "f8", (2,))]),
+        lambda x: np.dtype([("a", "i4"), ("c", "f8", (2,))]),
+    ),
+    "ml_dtypes dtype": Kind(
+        lambda x: np.dtype(ml_dtypes.bfloat16), lambda x: np.dtype("f2")
+    ),
+    "numpy array": Kind(
+        lambda x: np.arange(6.0).reshape(2, 3),
+        lambda x: np.arange(6.0).reshape(3, 2),
+        lambda x: -np.arange(6.0).reshape(2, 3),
+        lambda x: jnp.arange(6.0).reshape(2, 3),
+    ),
+    "empty numpy array": Kind(
+        lambda x: np.zeros((0, 3), np.int8), lambda x: np.zeros((3, 0), np.int8)
+    ),
+    "0-d numpy array": Kind(lambda x: np.array(3), lambda x: np.array([3])),
+    "Fortran array": Kind(
+        lambda x: np.asfortranarray(np.arange(6).reshape(2, 3)),
+        lambda x: np.arange(6).reshape(2, 3),
+    ),
+    "strided array": Kind(lambda x: np.arange(10)[::2], lambda x: np.arange(10)[::-2]),
+    "string array": Kind(
+        lambda x: np.array(["a", "bcd"]), lambda x: np.array(["a", "bcd"], "U4")
+    ),
+    "variable-width string array": Kind(
+        lambda x: np.array(["a", text("bc", "d")], np.dtypes.StringDType()),
+        lambda x: np.array(["a", "bce"], np.dtypes.StringDType()),
+        look=lambda a: (a.dtype.name, a.tolist()),
+    ),
+    "structured array": Kind(
+        lambda x: np.zeros(2, [("a", "i4"), ("b", "f8")]),
+        lambda x: np.zeros(2, [("a", "i4"), ("c", "f8")]),
+        lambda x: np.array([(0, 0.0), (0, -0.0)], [("a", "i4"), ("b", "f8")]),
+    ),
+    "structured array with objects": Kind(
+        lambda x: np.array([(1, x)], [("a", "i4"), ("b", object)]),
+        lambda x: np.array([(2, x)], [("a", "i4"), ("b", object)]),
+        look=lambda a: (a.dtype, a.tolist()),
+    ),
+    "ml_dtypes array": Kind(
+        lambda x: np.ones(3, ml_dtypes.bfloat16), lambda x: np.ones(3, np.float16)
+    ),
+    "object array": Kind(
+        lambda x: object_array(x, None, ["s"]),
+        lambda x: object_array(x, None, ["t"]),
+        lambda x: object_array(x, None, ["s"]).reshape(3, 1),
+        inner=operator.itemgetter(0),
+    ),
+    "masked array": Kind(
+        lambda x: np.ma.array([1.0, 2.0], mask=[0, 1], fill_value=9.0),
+        lambda x: np.ma.array([1.0, 2.0], mask=[1, 0], fill_value=9.0),
+        lambda x: np.ma.array([1.0, 2.0], mask=[0, 1], fill_value=8.0),
+        lambda x: np.ma.array([1.0, 2.5], mask=[0, 1], fill_value=9.0),
+        look=lambda a: (a.data, a.mask, a.fill_value, a.hardmask),
+    ),
+    "masked constant": Kind(
+        lambda x: np.ma.masked, lambda x: np.ma.array(0.0, mask=True), look=id
+    ),
+    "memory-mapped array": Kind(
+        lambda x: memory_map(1, 2),
+        lambda x: memory_map(1, 3),
+        lambda x: np.array([1, 2], np.float32),
+        look=np.array,
+    ),
+    "record array": Kind(
+        lambda x: np.rec.array([(1, 2.0)], names="a,b"),
+        lambda x: np.rec.array([(1, 2.0)], names="a,c"),
+        look=np.array,
+    ),
+    "subclass of a numpy array": Kind(
+        lambda x: np.ones(2).view(MyArray), lambda x: np.ones(2), look=np.array
+    ),
+    "numpy Generator": Kind(
+        lambda x: np.random.default_rng(1),
+        lambda x: np.random.default_rng(2),
+        lambda x: drawn(np.random.default_rng(1)),
+        lambda x: np.random.Generator(np.random.MT19937(1)),
+        look=lambda g: g.bit_generator.state,
+    ),
+    "numpy RandomState": Kind(
+        lambda x: np.random.RandomState(1),
+        lambda x: np.random.RandomState(2),
+        look=lambda g: g.get_state(),
+    ),
+    "numpy bit generator": Kind(
+        lambda x: np.random.Philox(1),
+        lambda x: np.random.Philox(2),
+        look=lambda g: g.state,
+    ),
+    "numpy SeedSequence": Kind(
+        lambda x: np.random.SeedSequence(1),
+        lambda x: np.random.SeedSequence(2),
+        look=lambda s: s.state,
+    ),
+    "polynomial": Kind(
+        lambda x: np.polynomial.Polynomial([1, 2]),
+        lambda x: np.polynomial.Polynomial([1, 2], domain=[0, 1]),
+        look=lambda p: (p.coef, p.domain, p.window, p.symbol),
+    ),
+    # Instances with ordinary state.
+    "instance": Kind(
+        lambda x: Plain(a=x, b=1, c=[x, "d"]),
+        lambda x: SubPlain(a=x, b=1, c=[x, "d"]),
+        lambda x: Plain(b=1, a=x, c=[x, "d"]),
+        lambda x: Plain(a=x, b=1, c=[x, "e"]),
+        inner=operator.attrgetter("a"),
+    ),
+    "empty instance": Kind(lambda x: Plain(), lambda x: SubPlain()),
+    "slots": Kind(
+        lambda x: Slots(x, "b"),
+        lambda x: Slots("b", x),
+        inner=operator.attrgetter("a"),
+    ),
+    "inherited slots": Kind(
+        lambda x: SubSlots(1, x, [x]),
+        lambda x: SubSlots(2, x, [x]),
+        inner=operator.attrgetter("b"),
+    ),
+    "slots and dict": Kind(
+        lambda x: SlotsAndDict(1, x, c=[x]),
+        lambda x: SlotsAndDict(1, x, d=[x]),
+        inner=operator.attrgetter("b"),
+    ),
+    "empty slots": Kind(lambda x: SomeSlots(), lambda x: some_slots(a=None)),
+    "one empty slot": Kind(
+        lambda x: some_slots(b=x),
+        lambda x: some_slots(a=x),
+        inner=operator.attrgetter("b"),
+    ),
+    "private slots": Kind(
+        lambda x: PrivateSlots([x, 1]),
+        lambda x: PrivateSlots([x, 2]),
+        inner=lambda obj: obj.reveal()[0],
+    ),
+    "weakref slot": Kind(
+        lambda x: WeakSlots([x]),
+        lambda x: WeakSlots((x,)),
+        inner=lambda obj: obj.a[0],
+    ),
+    "dataclass": Kind(
+        lambda x: Data(x, 2), lambda x: Data(x, 3), inner=operator.attrgetter("a")
+    ),
+    "nested dataclass": Kind(
+        lambda x: Config(layers=[x, x], options={"k": Data(x)}),
+        lambda x: Config(layers=[x, x], options={"k": Frozen(x)}),
+        inner=lambda c: c.layers[0],
+    ),
+    "frozen dataclass": Kind(
+        lambda x: Frozen(x, 2), lambda x: Frozen(x, 2.0), inner=operator.attrgetter("a")
+    ),
+    "slotted dataclass": Kind(
+        lambda x: SlotData(x, 2),
+        lambda x: SlotData(2, x),
+        inner=operator.attrgetter("a"),
+    ),
+    "frozen slotted dataclass": Kind(
+        lambda x: FrozenSlotData(x, FrozenSlotData(1, x)),
+        lambda x: FrozenSlotData(x, FrozenSlotData(2, x)),
+        inner=operator.attrgetter("a"),
+    ),
+    "SimpleNamespace": Kind(
+        lambda x: types.SimpleNamespace(a=x, b=1),
+        lambda x: types.SimpleNamespace(a=x, b=2),
+        inner=operator.attrgetter("a"),
+    ),
+    "callable instance": Kind(
+        lambda x: Matmul(x, 2), lambda x: Matmul(x), inner=operator.attrgetter("matrix")
+    ),
+    "exception": Kind(
+        lambda x: ValueError("message", x),
+        lambda x: ValueError("other", x),
+        lambda x: TypeError("message", x),
+        look=lambda e: (e.args, vars(e)),
+        inner=lambda e: e.args[1],
+    ),
+    "exception with a note": Kind(
+        lambda x: with_attributes(ValueError(), __notes__=["a"]),
+        lambda x: with_attributes(ValueError(), __notes__=["b"]),
+        look=lambda e: (e.args, vars(e)),
+    ),
+    # Subclasses of builtins.
+    "OrderedDict": Kind(
+        lambda x: collections.OrderedDict(b=x, a=1),
+        lambda x: collections.OrderedDict(a=1, b=x),
+        lambda x: {"b": x, "a": 1},
+        inner=operator.itemgetter("b"),
+    ),
+    "OrderedDict with attributes": Kind(
+        lambda x: with_attributes(collections.OrderedDict(a=1), note=x),
+        lambda x: with_attributes(collections.OrderedDict(a=2), note=x),
+        inner=operator.attrgetter("note"),
+    ),
+    "defaultdict": Kind(
+        lambda x: collections.defaultdict(list, a=x),
+        lambda x: collections.defaultdict(set, a=x),
+        lambda x: collections.defaultdict(None, a=x),
+        inner=operator.itemgetter("a"),
+    ),
+    "deque": Kind(
+        lambda x: collections.deque([x, 1], maxlen=3),
+        lambda x: collections.deque([x, 1], maxlen=4),
+        lambda x: collections.deque([x, 1]),
+        inner=operator.itemgetter(0),
+    ),
+    "Counter": Kind(
+        lambda x: collections.Counter("abba"),
+        lambda x: collections.Counter("abb"),
+        lambda x: {"a": 2, "b": 2},
+    ),
+    "ChainMap": Kind(
+        lambda x: collections.ChainMap({"a": x}, {"b": 1}),
+        lambda x: collections.ChainMap({"a": x, "b": 1}),
+        inner=operator.itemgetter("a"),
+    ),
+    "UserDict": Kind(
+        lambda x: collections.UserDict(a=x),
+        lambda x: collections.UserDict(b=x),
+        inner=operator.itemgetter("a"),
+    ),
+    "UserList": Kind(
+        lambda x: collections.UserList([x, 1]),
+        lambda x: collections.UserList([x, 2]),
+        inner=operator.itemgetter(0),
+    ),
+    "UserString": Kind(
+        lambda x: collections.UserString("a"), lambda x: collections.UserString("b")
+    ),
+    "subclass of int": Kind(
+        lambda x: MyInt(3), lambda x: MyInt(4), lambda x: 3, look=value(int)
+    ),
+    "subclass of int with attributes": Kind(
+        lambda x: with_attributes(MyInt(3), note=x),
+        lambda x: with_attributes(MyInt(4), note=x),
+        lambda x: with_attributes(MyInt(3), other=x),
+        look=value(int),
+        inner=operator.attrgetter("note"),
+    ),
+    "subclass of int without dict": Kind(
+        lambda x: BareInt(3), lambda x: BareInt(4), lambda x: MyInt(3), look=int
+    ),
+    "subclass of float": Kind(
+        lambda x: MyFloat(-0.0),
+        lambda x: MyFloat(0.0),
+        lambda x: -0.0,
+        look=value(float),
+    ),
+    "subclass of complex": Kind(
+        lambda x: MyComplex(1, -0.0),
+        lambda x: MyComplex(1, 0.0),
+        lambda x: complex(1, -0.0),
+        look=value(complex),
+    ),
+    "subclass of str": Kind(
+        lambda x: MyStr("abc"), lambda x: MyStr("abd"), lambda x: "abc", look=value(str)
+    ),
+    "subclass of str without dict": Kind(
+        lambda x: BareStr("abc"), lambda x: BareStr("abd"), lambda x: "abc", look=str
+    ),
+    "subclass of bytes": Kind(
+        lambda x: MyBytes(b"abc"), lambda x: b"abc", look=value(bytes)
+    ),
+    "subclass of bytearray": Kind(
+        lambda x: with_attributes(MyBytearray(b"abc"), note=x),
+        lambda x: with_attributes(MyBytearray(b"abd"), note=x),
+        lambda x: bytearray(b"abc"),
+        look=value(bytes),
+        inner=operator.attrgetter("note"),
+    ),
+    "subclass of tuple": Kind(
+        lambda x: MyTuple([x, 1]), lambda x: (x, 1), inner=operator.itemgetter(0)
+    ),
+    "subclass of tuple with attributes": Kind(
+        lambda x: with_attributes(MyTuple([1]), note=x),
+        lambda x: with_attributes(MyTuple([2]), note=x),
+        inner=operator.attrgetter("note"),
+    ),
+    "subclass of tuple without dict": Kind(
+        lambda x: BareTuple([x, 1]),
+        lambda x: BareTuple([x, 2]),
+        lambda x: MyTuple([x, 1]),
+        inner=operator.itemgetter(0),
+    ),
+    "subclass of list": Kind(
+        lambda x: MyList([x, 1]), lambda x: [x, 1], inner=operator.itemgetter(0)
+    ),
+    "subclass of list with attributes": Kind(
+        lambda x: with_attributes(MyList([x]), note=[x]),
+        lambda x: with_attributes(MyList([x]), note=(x,)),
+        inner=operator.itemgetter(0),
+    ),
+    "subclass of list with slots": Kind(
+        lambda x: with_attributes(SlotList([1]), note=x),
+        lambda x: with_attributes(SlotList([2]), note=x),
+        lambda x: SlotList([1]),
+        look=lambda obj: (list(obj), slot_state(obj)),
+        inner=operator.attrgetter("note"),
+    ),
+    "subclass of dict": Kind(
+        lambda x: MyDict(a=x), lambda x: {"a": x}, inner=operator.itemgetter("a")
+    ),
+    "subclass of dict with attributes": Kind(
+        lambda x: with_attributes(MyDict(a=1), note=x),
+        lambda x: with_attributes(MyDict(a=2), note=x),
+        inner=operator.attrgetter("note"),
+    ),
+    "subclass of dict without dict": Kind(
+        lambda x: BareDict(a=x), lambda x: MyDict(a=x), inner=operator.itemgetter("a")
+    ),
+    "subclass of set": Kind(lambda x: MySet([1, 2]), lambda x: {1, 2}, look=value(set)),
+    "subclass of set with attributes": Kind(
+        lambda x: with_attributes(MySet([1, 2]), note=x),
+        lambda x: with_attributes(MySet([1, 3]), note=x),
+        look=value(set),
+        inner=operator.attrgetter("note"),
+    ),
+    "subclass of frozenset": Kind(
+        lambda x: with_attributes(MyFrozenset([1, 2]), note=x),
+        lambda x: with_attributes(MyFrozenset([1]), note=x),
+        lambda x: frozenset([1, 2]),
+        look=value(frozenset),
+        inner=operator.attrgetter("note"),
+    ),
+    "subclass of namedtuple": Kind(
+        lambda x: SubPoint(x, 1),
+        lambda x: Point(x, 1),
+        lambda x: with_attributes(SubPoint(x, 1), note=1),
+        inner=operator.attrgetter("a"),
+    ),
+    "subclass of deque": Kind(
+        lambda x: with_attributes(MyDeque([x], 3), note=1),
+        lambda x: with_attributes(MyDeque([x], 3), note=2),
+        lambda x: with_attributes(MyDeque([x], 4), note=1),
+        inner=operator.itemgetter(0),
+    ),
+    "subclass of defaultdict": Kind(
+        lambda x: MyDefaultDict(list, a=x),
+        lambda x: MyDefaultDict(set, a=x),
+        lambda x: collections.defaultdict(list, a=x),
+        inner=operator.itemgetter("a"),
+    ),
+    "subclass of defaultdict with attributes": Kind(
+        lambda x: with_attributes(MyDefaultDict(list, a=1), note=x),
+        lambda x: with_attributes(MyDefaultDict(list, a=1), note=[x]),
+        inner=operator.attrgetter("note"),
+    ),
+    "subclass of OrderedDict": Kind(
+        lambda x: MyOrderedDict(a=x),
+        lambda x: collections.OrderedDict(a=x),
+        inner=operator.itemgetter("a"),
+    ),
+    "subclass of partial": Kind(
+        lambda x: MyPartial(add, x),
+        lambda x: functools.partial(add, x),
+        lambda x: MyPartial(add, y=x),
+        inner=lambda p: p.args[0],
+    ),
+    "subclass of module": Kind(
+        lambda x: MY_MODULE, lambda x: MyModule("module"), whole=True
+    ),
+    # Reductions.
+    "__reduce__": Kind(
+        lambda x: Reduced(x, [x]),
+        lambda x: Reduced(x, (x,)),
+        arrays=2,
+        inner=operator.attrgetter("a"),
+    ),
+    "__reduce_ex__": Kind(
+        lambda x: reduced_ex(x, [x, 1], {"k": x}, [x]),
+        lambda x: reduced_ex(x, [x, 2], {"k": x}, [x]),
+        lambda x: reduced_ex(x, [x, 1], {"l": x}, [x]),
+        lambda x: reduced_ex(x, [x, 1], {"k": x}, (x,)),
+        inner=operator.attrgetter("a"),
+    ),
+    **{
+        f"reduction of {size} values": Kind(
+            functools.partial(reduced_to, size),
+            lambda x, size=size: reduced_to(size, x, 1),
+            lambda x, size=size: reduced_to(size, [x]),
+            inner=operator.attrgetter("a"),
+        )
+        for size in range(2, 7)
+    },
+    "__reduce__ to a name": Kind(
+        lambda x: SINGLETON, lambda x: OTHER_SINGLETON, whole=True
+    ),
+    "copyreg": Kind(
+        lambda x: Registered([x]),
+        lambda x: Registered((x,)),
+        arrays=1,
+        inner=lambda obj: obj.a[0],
+    ),
+    "copyreg to a name": Kind(
+        lambda x: REGISTERED_NAME, lambda x: RegisteredName(), whole=True
+    ),
+    "__getnewargs__": Kind(
+        lambda x: GetNewArgsTuple(x, 1),
+        lambda x: GetNewArgsTuple(x, 2),
+        look=lambda obj: (tuple(obj), vars(obj)),
+        inner=lambda obj: obj[0][0],
+    ),
+    "__getnewargs_ex__": Kind(
+        lambda x: GetNewArgs([x], b=x),
+        lambda x: GetNewArgs((x,), b=x),
+        arrays=3,
+        look=lambda obj: obj.made_with,
+        inner=lambda obj: obj.made_with[1],
+    ),
+    "__getnewargs_ex__ without state": Kind(
+        lambda x: KeywordMade(a=x, b=1),
+        lambda x: KeywordMade(a=x, b=2),
+        inner=operator.attrgetter("a"),
+    ),
+    "__getstate__": Kind(
+        lambda x: GetState(x, [1]),
+        lambda x: GetState(x, (1,)),
+        arrays=1,
+        inner=operator.attrgetter("a"),
+    ),
+    "__getstate__ without __setstate__": Kind(
+        lambda x: PartOfDict(x),
+        lambda x: PartOfDict([x]),
+        look=operator.attrgetter("kept"),
+        inner=operator.attrgetter("kept"),
+    ),
+    "__getstate__ of None": Kind(
+        lambda x: StateOf(None), lambda x: StateOf(False), look=vars
+    ),
+    **{
+        f"__getstate__ of {state!r}": Kind(
+            lambda x, state=state: StateOf(state),
+            lambda x: StateOf(None),
+            lambda x: StateOf("other"),
+            look=vars,
+        )
+        for state in (False, 0, 0.0, "", (), b"")
+    },
+    "__getstate__ of an empty list": Kind(
+        lambda x: StateOf([]), lambda x: StateOf(()), look=vars
+    ),
+    "__getstate__ of an empty dict": Kind(
+        lambda x: StateOf({}), lambda x: StateOf([]), look=vars
+    ),
+    "__getstate__ of an array": Kind(
+        lambda x: StateOf(x),
+        lambda x: StateOf([x]),
+        look=vars,
+        inner=operator.attrgetter("state"),
+    ),
+    "__getstate__ of a dict and slots": Kind(
+        lambda x: StateWithSlots({"a": 1}, {"slot": x}),
+        lambda x: StateWithSlots({"a": 2}, {"slot": x}),
+        look=instance_state,
+        inner=operator.attrgetter("slot"),
+    ),
+    "__getstate__ of None and slots": Kind(
+        lambda x: StateWithSlots(None, {"slot": x}),
+        lambda x: StateWithSlots(None, {"slot": [x]}),
+        look=instance_state,
+        inner=operator.attrgetter("slot"),
+    ),
+    "__getstate__ of a dict and no slots": Kind(
+        lambda x: StateWithSlots({"a": x}, None),
+        lambda x: StateWithSlots({"b": x}, None),
+        look=instance_state,
+        inner=operator.attrgetter("a"),
+    ),
+    "__setstate__ alone": Kind(
+        lambda x: SetState(x),
+        lambda x: SetState([x]),
+        look=operator.attrgetter("a"),
+        inner=operator.attrgetter("a"),
+    ),
+    # What cloudpickle can reduce.
+    "mapping proxy": Kind(
+        lambda x: types.MappingProxyType({"a": x, "b": 1}),
+        lambda x: types.MappingProxyType({"b": 1, "a": x}),
+        lambda x: {"a": x, "b": 1},
+        look=dict,
+        inner=operator.itemgetter("a"),
+    ),
+    "keys of a dict": Kind(
+        lambda x: {"a": 1, "b": 2}.keys(),
+        lambda x: {"b": 1, "a": 2}.keys(),
+        look=list,
+    ),
+    "values of a dict": Kind(
+        lambda x: {"a": x, "b": 1}.values(),
+        lambda x: {"a": x, "b": 2}.values(),
+        look=list,
+        inner=lambda view: next(iter(view)),
+    ),
+    "items of a dict": Kind(
+        lambda x: {"a": x, "b": 1}.items(),
+        lambda x: {"b": x, "a": 1}.items(),
+        look=list,
+        inner=lambda view: dict(view)["a"],
+    ),
+    "keys of an OrderedDict": Kind(
+        lambda x: collections.OrderedDict(a=1).keys(),
+        lambda x: {"a": 1}.keys(),
+        look=list,
+    ),
+    "values of an OrderedDict": Kind(
+        lambda x: collections.OrderedDict(a=x).values(),
+        lambda x: {"a": x}.values(),
+        look=list,
+        inner=lambda view: next(iter(view)),
+    ),
+    "items of an OrderedDict": Kind(
+        lambda x: collections.OrderedDict(a=x).items(),
+        lambda x: {"a": x}.items(),
+        look=list,
+        inner=lambda view: dict(view)["a"],
+    ),
+    "cell": Kind(
+        lambda x: types.CellType([x]),
+        lambda x: types.CellType((x,)),
+        look=lambda cell: cell.cell_contents,
+        inner=lambda cell: cell.cell_contents[0],
+    ),
+    "property": Kind(
+        lambda x: property(double),
+        lambda x: property(triple),
+        look=lambda p: (p.fget, p.fset, p.fdel, p.__doc__),
+    ),
+    "staticmethod": Kind(
+        lambda x: staticmethod(double),
+        lambda x: classmethod(double),
+        look=lambda m: m.__func__,
+    ),
+    "code": Kind(
+        lambda x: double.__code__.replace(),
+        lambda x: triple.__code__.replace(),
+        look=lambda code: (code.co_name, code.co_code, code.co_consts),
+    ),
+    # Iterators.
+    "iterator of a list": Kind(
+        lambda x: iter([x, 1]),
+        lambda x: iter([x, 2]),
+        lambda x: advanced(iter([0, x, 1])),
+        look=list,
+        iterates=True,
+    ),
+    "iterator of a tuple": Kind(
+        lambda x: iter((x, 1)),
+        lambda x: iter([x, 1]),
+        look=list,
+        iterates=True,
+    ),
+    "iterator that has advanced": Kind(
+        lambda x: advanced(iter([0, x])),
+        lambda x: iter([0, x]),
+        look=list,
+        iterates=True,
+    ),
+    "exhausted iterator": Kind(
+        lambda x: advanced(iter([0])), lambda x: iter([0]), look=list, iterates=True
+    ),
+    "reversed list": Kind(
+        lambda x: reversed([1, x]), lambda x: reversed([2, x]), look=list, iterates=True
+    ),
+    "iterator of a range": Kind(
+        lambda x: iter(range(3)), lambda x: iter(range(4)), look=list, iterates=True
+    ),
+    "iterator of a str": Kind(
+        lambda x: iter("ab"), lambda x: iter("ac"), look=list, iterates=True
+    ),
+    "iterator of a dict": Kind(
+        lambda x: iter({"a": 1, "b": 1}),
+        lambda x: iter({"b": 1, "a": 1}),
+        look=list,
+        iterates=True,
+        rebuilt_as=type(iter([])),
+    ),
+    "iterator of the items of a dict": Kind(
+        lambda x: iter({"a": x}.items()),
+        lambda x: iter({"b": x}.items()),
+        look=list,
+        iterates=True,
+        rebuilt_as=type(iter([])),
+    ),
+    "enumerate": Kind(
+        lambda x: enumerate([x, "a"]),
+        lambda x: enumerate([x, "a"], 1),
+        look=list,
+        iterates=True,
+    ),
+    "zip": Kind(
+        lambda x: zip([x, 1], [2, x], strict=True),
+        lambda x: zip([x, 1], [2, x], strict=False),
+        look=list,
+        iterates=True,
+    ),
+    "map": Kind(
+        lambda x: map(double, [x, 1]),
+        lambda x: map(triple, [x, 1]),
+        # At what it goes over, not at what it makes.
+        look=lambda m: [
+            list(part) if i else part for i, part in enumerate(parts_of(m))
+        ],
+        iterates=True,
+    ),
+    "filter": Kind(
+        lambda x: filter(None, [1, 0, 2]),
+        lambda x: filter(None, [1, 2]),
+        look=list,
+        iterates=True,
+    ),
+    # The standard library.
+    "Decimal": Kind(
+        lambda x: decimal.Decimal("1.50"), lambda x: decimal.Decimal("1.5"), look=repr
+    ),
+    "Fraction": Kind(
+        lambda x: fractions.Fraction(2, 6),
+        lambda x: fractions.Fraction(1, 2),
+        lambda x: 1 / 3,
+    ),
+    "date": Kind(
+        lambda x: datetime.date(2020, 1, 2),
+        lambda x: datetime.date(2020, 1, 3),
+        look=repr,
+    ),
+    "datetime": Kind(
+        lambda x: datetime.datetime(2020, 10, 25, 2, 30),
+        lambda x: datetime.datetime(2020, 10, 25, 2, 30, fold=1),
+        lambda x: datetime.datetime(2020, 10, 25, 2, 30, tzinfo=datetime.UTC),
+        look=repr,
+    ),
+    "time": Kind(
+        lambda x: datetime.time(2, 30),
+        lambda x: datetime.time(2, 30, fold=1),
+        look=repr,
+    ),
+    "timedelta": Kind(
+        lambda x: datetime.timedelta(1, 2),
+        lambda x: datetime.timedelta(1, 3),
+        look=repr,
+    ),
+    "timezone": Kind(
+        lambda x: datetime.timezone(datetime.timedelta(hours=1)),
+        lambda x: datetime.timezone(datetime.timedelta(hours=1), "CET"),
+        look=repr,
+    ),
+    "ZoneInfo": Kind(
+        lambda x: zoneinfo.ZoneInfo("Europe/Berlin"),
+        lambda x: zoneinfo.ZoneInfo("Europe/Paris"),
+        look=str,
+    ),
+    "datetime with a ZoneInfo": Kind(
+        lambda x: datetime.datetime(2020, 1, 2, tzinfo=zoneinfo.ZoneInfo("UTC")),
+        lambda x: datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC),
+        look=repr,
+    ),
+    "Path": Kind(
+        lambda x: pathlib.Path("a") / "b", lambda x: pathlib.Path("a/c"), look=str
+    ),
+    "PurePath": Kind(
+        lambda x: pathlib.PureWindowsPath("a/b"),
+        lambda x: pathlib.PureWindowsPath("A/b"),
+        lambda x: pathlib.PurePosixPath("a/b"),
+        look=str,
+    ),
+    "UUID": Kind(
+        lambda x: uuid.UUID(int=1), lambda x: uuid.UUID(int=2), look=lambda u: u.int
+    ),
+    "re.Pattern": Kind(
+        lambda x: re.compile("a+"),
+        lambda x: re.compile("a*"),
+        lambda x: re.compile("a+", re.IGNORECASE),
+        look=lambda p: (p.pattern, p.flags),
+    ),
+    "itemgetter": Kind(
+        lambda x: operator.itemgetter("a", 1),
+        lambda x: operator.itemgetter("a", 1.0),
+        look=parts_of,
+    ),
+    "attrgetter": Kind(
+        lambda x: operator.attrgetter("a.b"),
+        lambda x: operator.attrgetter("a"),
+        look=repr,
+    ),
+    "methodcaller": Kind(
+        lambda x: operator.methodcaller("m", x, k=1),
+        lambda x: operator.methodcaller("m", x, k=2),
+        look=lambda m: list(m.__reduce__()),
+        inner=lambda m: parts_of(m)[0],
+    ),
+    "StringIO": Kind(
+        lambda x: io.StringIO("ab"),
+        lambda x: advanced_file(io.StringIO("ab")),
+        look=lambda f: (f.getvalue(), f.tell()),
+    ),
+    "BytesIO": Kind(
+        lambda x: io.BytesIO(b"ab"),
+        lambda x: io.BytesIO(b"ac"),
+        look=lambda f: (f.getvalue(), f.tell()),
+    ),
+    "generic alias": Kind(lambda x: list[int], lambda x: list[str], look=repr),
+    "union of types": Kind(lambda x: int | str, lambda x: str | int, look=repr),
+    "typing alias": Kind(
+        lambda x: typing.Optional[int],  # noqa: UP045
+        lambda x: typing.Optional[str],  # noqa: UP045
+        look=repr,
+    ),
+    "type variable": Kind(
+        lambda x: TYPE_VARIABLE, lambda x: typing.TypeVar("TYPE_VARIABLE"), whole=True
+    ),
+    "logger": Kind(
+        lambda x: logging.getLogger("one"), lambda x: logging.getLogger("two"), look=id
+    ),
+    "inspect.Signature": Kind(
+        lambda x: inspect.signature(add), lambda x: inspect.signature(double), look=str
+    ),
+    "random.Random": Kind(
+        lambda x: random.Random(1),
+        lambda x: random.Random(2),
+        look=lambda r: r.getstate(),
+    ),
+    # What is handed through whole.
+    "opaque": Kind(lambda x: OPAQUE, lambda x: Opaque(), whole=True),
+    "opaque value": Kind(
+        lambda x: OpaqueValue(1),
+        lambda x: OpaqueValue(2),
+        lambda x: OtherOpaqueValue(1),
+        whole=True,
+    ),
+    "opaque that cannot be hashed": Kind(
+        lambda x: UNHASHABLE, lambda x: OpaqueUnhashable(), whole=True
+    ),
+    "weak reference": Kind(
+        lambda x: weakref.ref(REFERENT), lambda x: weakref.ref(Plain), whole=True
+    ),
+    "lock": Kind(lambda x: LOCK, lambda x: threading.Lock(), whole=True),
+    "reentrant lock": Kind(lambda x: RLOCK, lambda x: threading.RLock(), whole=True),
+    "generator": Kind(
+        lambda x: GENERATOR, lambda x: generator_function(), whole=True, iterates=True
+    ),
+    "open file": Kind(lambda x: FILE, lambda x: LOCK, whole=True),
+    "socket": Kind(lambda x: SOCKET, lambda x: LOCK, whole=True),
+    "context variable": Kind(
+        lambda x: CONTEXT_VARIABLE,
+        lambda x: contextvars.ContextVar("variable"),
+        whole=True,
+    ),
+    "thread-local data": Kind(
+        lambda x: THREAD_LOCAL, lambda x: threading.local(), whole=True
+    ),
+}
+if sys.version_info < (3, 14):  # Later, itertools can't be taken apart.
+    KINDS["itertools.chain"] = Kind(
+        lambda x: itertools.chain([x], [1]),
+        lambda x: itertools.chain([x], [2]),
+        look=list,
+        iterates=True,
+    )
+    KINDS["itertools.islice"] = Kind(
+        lambda x: itertools.islice([x, 1, 2], 2),
+        lambda x: itertools.islice([x, 1, 2], 1),
+        look=list,
+        iterates=True,
+    )
+    KINDS["itertools.cycle"] = Kind(
+        lambda x: itertools.cycle([x, 1]),
+        lambda x: itertools.cycle([1, x]),
+        look=lambda c: list(itertools.islice(c, 5)),
+        arrays=1,  # Seen more than once.
+        iterates=True,
+        returns=False,  # It has no end.
+    )

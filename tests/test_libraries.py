@@ -1,17 +1,394 @@
 """Objects of the libraries that people use with JAX, and code they write for them."""
 
+import copy
 import functools
+import operator
+import typing
 
+import attrs
+import chex
 import equinox as eqx
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import optax
+import pydantic
 import pytest
 from flax import linen, nnx
-from kinds import Config
+from kinds import Config, Kind, once_for_each_array, with_attributes
 
 import autojit
+
+# One of each kind of object. See `Kind`; they are tested in all positions elsewhere.
+
+
+@attrs.define
+class Attrs:
+    a: object
+    b: object = 0
+
+
+@attrs.define(slots=False)
+class AttrsWithDict:
+    a: object
+    b: object = attrs.field(default=0, converter=lambda b: b)
+
+
+@attrs.frozen(cache_hash=True)
+class AttrsFrozen:
+    a: object
+    b: object = attrs.field(factory=tuple)
+
+
+@attrs.define
+class AttrsChild(Attrs):
+    c: object = 0
+
+
+class Model(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    a: typing.Any
+    b: int = 1
+    _private: typing.Any = pydantic.PrivateAttr(default=2)
+
+
+class ExtraModel(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow", frozen=True)
+    a: typing.Any
+
+
+class Items(pydantic.RootModel[list[typing.Any]]):
+    pass
+
+
+@pydantic.dataclasses.dataclass
+class PydanticDataclass:
+    a: typing.Any
+    b: int = 1
+
+
+@chex.dataclass
+class ChexData:
+    a: typing.Any
+    b: typing.Any = 0
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class ChexFrozen:
+    a: typing.Any
+    b: typing.Any = 0
+
+
+class Tagged(eqx.Module):
+    a: typing.Any
+    tag: typing.Any = eqx.field(static=True)
+
+
+class Twice(eqx.Module):
+    """Uses one layer twice: as one object."""
+
+    first: eqx.nn.Linear
+    second: eqx.nn.Linear
+
+    def __init__(self, layer):
+        self.first = self.second = layer
+
+    def __call__(self, x):
+        return self.second(self.first(x))
+
+
+class Cyclic(nnx.Module):
+    """Refers to itself, and holds one layer in two places."""
+
+    def __init__(self, width, rngs):
+        self.layer = nnx.Linear(width, width, rngs=rngs)
+        self.again = self.layer
+        self.itself = self
+
+    def __call__(self, x):
+        return self.itself.again(self.layer(x))
+
+
+def changed(model, x):
+    """Return a model with `x[0]` added to each array."""
+    add = lambda a: a + x[0] if eqx.is_inexact_array(a) else a  # noqa: E731
+    return jax.tree.map(add, model)
+
+
+def remade(model):
+    """Return an equal model with the same arrays."""
+    return jax.tree.map(lambda a: a, model)
+
+
+def eqx_parts(model):
+    """Return the attributes of a module and of those in it, by name."""
+    if isinstance(model, tuple):
+        return tuple(map(eqx_parts, model))
+    if not isinstance(model, eqx.Module):
+        return model
+    return {name: eqx_parts(part) for name, part in sorted(vars(model).items())}
+
+
+def nnx_parts(module):
+    """Return the state of a module, as far as it shows."""
+    graphdef, state = nnx.split(module)
+    return repr(graphdef), nnx.to_pure_dict(state)
+
+
+def nnx_copy(module):
+    """Return an equal module with the same arrays."""
+    return nnx.merge(*nnx.split(module))
+
+
+EQX_LINEAR = eqx.nn.Linear(3, 3, key=jax.random.key(0))
+EQX_MLP = eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0))
+EQX_NORM, EQX_STATE = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
+    3, axis_name="batch", mode="batch"
+)
+EQX_INDEX = eqx.nn.StateIndex(jnp.zeros(2))
+DENSE = linen.Dense(3)
+NNX_LINEAR = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+NNX_NORM = nnx.BatchNorm(3, rngs=nnx.Rngs(0))
+
+eqx_linear = once_for_each_array(lambda x: changed(EQX_LINEAR, x))
+eqx_index = once_for_each_array(lambda x: changed(EQX_INDEX, x))
+eqx_state = once_for_each_array(lambda x: changed(EQX_STATE, x))
+eqx_mlp = once_for_each_array(lambda x: changed(EQX_MLP, x))
+nnx_linear = once_for_each_array(lambda x: nnx.Linear(3, 2, rngs=nnx.Rngs(int(x[0]))))
+nnx_cyclic = once_for_each_array(lambda x: Cyclic(3, rngs=nnx.Rngs(int(x[0]))))
+nnx_rngs = once_for_each_array(lambda x: nnx.Rngs(int(x[0]), dropout=1))
+
+
+def haiku_net(x):
+    return hk.nets.MLP([4, 2])(x)
+
+
+def other_haiku_net(x):
+    return hk.nets.MLP([4, 3])(x)
+
+
+def adam_chain(rate=0.1, norm=1.0):
+    return optax.chain(optax.clip_by_global_norm(norm), optax.adam(rate))
+
+
+LIBRARY_KINDS = {
+    "attrs": Kind(
+        lambda x: Attrs(x, 1),
+        lambda x: Attrs(x, 2),
+        lambda x: AttrsWithDict(x, 1),
+        inner=operator.attrgetter("a"),
+    ),
+    "attrs with dict": Kind(
+        lambda x: with_attributes(AttrsWithDict(x), more=1),
+        lambda x: AttrsWithDict(x),
+        inner=operator.attrgetter("a"),
+    ),
+    "attrs with cached hash": Kind(
+        lambda x: AttrsFrozen(x),
+        lambda x: AttrsFrozen(x, (1,)),
+        look=attrs.astuple,
+        inner=operator.attrgetter("a"),
+    ),
+    "attrs subclass": Kind(
+        lambda x: AttrsChild(1, 2, x),
+        lambda x: AttrsChild(2, 1, x),
+        inner=operator.attrgetter("c"),
+    ),
+    "pydantic": Kind(
+        lambda x: Model(a=x, b=2),
+        lambda x: Model(a=x, b=3),
+        lambda x: with_attributes(Model(a=x, b=2), _private=3),
+        # Which fields were given is part of the state.
+        lambda x: Model.model_construct({"a"}, a=x, b=2),
+        look=lambda m: (m.a, m.b, m._private, m.model_fields_set),
+        inner=operator.attrgetter("a"),
+    ),
+    "pydantic with extra fields": Kind(
+        lambda x: ExtraModel(a=1, more=x),
+        lambda x: ExtraModel(a=1, other=x),
+        look=lambda m: (m.a, m.model_extra),
+        inner=operator.attrgetter("more"),
+    ),
+    "pydantic root model": Kind(
+        lambda x: Items([x, 1]),
+        lambda x: Items([x, 2]),
+        look=lambda m: m.root,
+        inner=lambda m: m.root[0],
+    ),
+    "pydantic dataclass": Kind(
+        lambda x: PydanticDataclass(x),
+        lambda x: PydanticDataclass(x, 2),
+        look=lambda d: (d.a, d.b),
+        inner=operator.attrgetter("a"),
+    ),
+    "chex": Kind(
+        lambda x: ChexData(a=x, b=1),
+        lambda x: ChexData(a=x, b=2),
+        inner=operator.attrgetter("a"),
+    ),
+    "chex frozen": Kind(
+        lambda x: ChexFrozen(a=x, b=1),
+        lambda x: ChexFrozen(a=x, b=2),
+        inner=operator.attrgetter("a"),
+    ),
+    "Equinox module": Kind(
+        lambda x: Tagged(x, "tag"),
+        lambda x: Tagged(x, "other tag"),
+    ),
+    "Equinox static field": Kind(
+        lambda x: Tagged(1, [1, {"k": 2}]), lambda x: Tagged(1, [1, {"k": 3}])
+    ),
+    "Equinox Linear": Kind(
+        lambda x: remade(eqx_linear(x)),
+        lambda x: eqx.tree_at(lambda m: m.bias, eqx_linear(x), None),
+        look=eqx_parts,
+    ),
+    "Equinox MLP": Kind(
+        lambda x: remade(eqx_mlp(x)),
+        lambda x: eqx.tree_at(lambda m: m.activation, eqx_mlp(x), jnp.tanh),
+        look=eqx_parts,
+    ),
+    "Equinox module with a layer twice": Kind(
+        lambda x: Twice(remade(eqx_linear(x))),
+        lambda x: remade(Twice(eqx_linear(x))),  # To JAX, a tree has no sharing.
+        look=eqx_parts,
+        arrays=2,
+    ),
+    "Equinox Partial": Kind(
+        lambda x: eqx.Partial(jnp.add, x),
+        lambda x: eqx.Partial(jnp.subtract, x),
+    ),
+    "Equinox StateIndex": Kind(
+        lambda x: remade(eqx_index(x)),
+        lambda x: eqx.nn.StateIndex(eqx_index(x).init),
+        look=lambda index: id(index.marker),
+        arrays=1,
+    ),
+    "Equinox State": Kind(
+        lambda x: remade(eqx_state(x)),
+        lambda x: eqx.nn.State(EQX_MLP),
+        look=jax.tree.leaves,
+    ),
+    "Linen": Kind(lambda x: copy.copy(DENSE), lambda x: linen.Dense(4), look=repr),
+    "Linen variables": Kind(
+        lambda x: {"params": {"kernel": x, "bias": x}},
+        lambda x: {"params": {"bias": x, "kernel": x}},
+        inner=lambda v: v["params"]["kernel"],
+    ),
+    "NNX Param": Kind(
+        lambda x: nnx.Param(x),
+        lambda x: nnx.BatchStat(x),
+        lambda x: nnx.Param(x, note=1),
+        look=lambda v: (v[...], v.get_metadata()),
+        arrays=1,
+    ),
+    "NNX module": Kind(
+        lambda x: nnx_copy(nnx_linear(x)),
+        lambda x: nnx_copy(NNX_NORM),
+        look=nnx_parts,
+    ),
+    "NNX cyclic module": Kind(
+        lambda x: nnx_copy(nnx_cyclic(x)),
+        lambda x: with_attributes(nnx_copy(nnx_cyclic(x)), itself=None),
+        look=nnx_parts,
+    ),
+    "NNX Rngs": Kind(
+        lambda x: nnx_copy(nnx_rngs(x)),
+        lambda x: nnx_copy(nnx_cyclic(x)),
+        look=nnx_parts,
+    ),
+    "NNX GraphDef": Kind(
+        lambda x: nnx.graphdef(NNX_LINEAR),
+        lambda x: nnx.graphdef(NNX_NORM),
+        look=repr,
+    ),
+    "NNX State": Kind(
+        lambda x: nnx.state(nnx_copy(nnx_linear(x))),
+        lambda x: nnx.state(nnx_copy(NNX_NORM)),
+        look=nnx.to_pure_dict,
+    ),
+    "Optax": Kind(
+        lambda x: optax.adam(0.1),
+        lambda x: optax.adam(0.2),
+        lambda x: optax.adamw(0.1),
+        look=type,
+    ),
+    "Optax chain": Kind(
+        lambda x: adam_chain(),
+        lambda x: adam_chain(rate=0.2),
+        lambda x: adam_chain(norm=2.0),
+        look=type,
+    ),
+    "Optax schedule": Kind(
+        lambda x: optax.cosine_decay_schedule(0.1, 10),
+        lambda x: optax.cosine_decay_schedule(0.1, 20),
+        whole=True,
+    ),
+    "Optax multi_transform": Kind(
+        lambda x: optax.multi_transform({"a": optax.sgd(0.1)}, {"w": "a"}),
+        lambda x: optax.multi_transform({"a": optax.sgd(0.2)}, {"w": "a"}),
+        look=type,
+    ),
+    "Optax inject_hyperparams": Kind(
+        lambda x: optax.inject_hyperparams(optax.adam)(0.1),
+        lambda x: optax.inject_hyperparams(optax.adam)(0.2),
+        look=type,
+    ),
+    "Optax state": Kind(
+        lambda x: optax.ScaleByAdamState(x, {"w": x}, {"w": x}),
+        lambda x: optax.ScaleByAdamState(x, {"v": x}, {"v": x}),
+        inner=operator.attrgetter("count"),
+    ),
+    "Haiku transform": Kind(
+        lambda x: hk.transform(haiku_net),
+        lambda x: hk.transform(other_haiku_net),
+        lambda x: hk.without_apply_rng(hk.transform(haiku_net)),
+        look=type,
+    ),
+    "Haiku transform with state": Kind(
+        lambda x: hk.transform_with_state(haiku_net),
+        lambda x: hk.transform_with_state(other_haiku_net),
+        lambda x: hk.transform(haiku_net),
+        look=type,
+    ),
+    "NumPyro Normal": Kind(
+        lambda x: dist.Normal(x, 1.0),
+        lambda x: dist.Normal(x, 2.0),
+        lambda x: dist.Laplace(x, 1.0),
+        look=lambda d: (d.loc, d.scale, d.batch_shape, d.event_shape),
+    ),
+    "NumPyro transformed": Kind(
+        lambda x: dist.TransformedDistribution(
+            dist.Normal(x, 1.0), [dist.transforms.AffineTransform(0.0, 1.0)]
+        ),
+        lambda x: dist.TransformedDistribution(
+            dist.Normal(x, 1.0), [dist.transforms.AffineTransform(0.0, 2.0)]
+        ),
+        look=lambda d: (d.base_dist.loc, d.transforms[0].scale, d.batch_shape),
+    ),
+    "NumPyro independent": Kind(
+        lambda x: dist.Normal(x, 1.0).to_event(1),
+        lambda x: dist.Normal(x, 1.0).to_event(0),
+        look=lambda d: (d.base_dist.loc, d.batch_shape, d.event_shape),
+    ),
+    "NumPyro constraint": Kind(
+        lambda x: dist.constraints.interval(0.0, 1.0),
+        lambda x: dist.constraints.interval(-0.0, 1.0),
+        look=lambda c: (c.lower_bound, c.upper_bound),
+    ),
+}
+
+
+def jitted(fun):
+    """Return a dispatcher that counts from now on.
+
+    Dispatchers of one function share what they count, and the tests share functions.
+    """
+    dispatcher = autojit.jit(fun)
+    dispatcher.clear_cache()
+    return dispatcher
 
 
 @pytest.fixture
@@ -73,7 +450,7 @@ def equinox_model(request, key):
 
 def test_equinox_forward(equinox_model):
     make, model, x = equinox_model
-    f = autojit.jit(forward)
+    f = jitted(forward)
     close(f(model, x), model(x))
     other = make(jax.random.key(1))
     close(f(other, x), other(x))
@@ -101,7 +478,7 @@ def test_an_equinox_model_as_a_result(equinox_model):
 
 
 def test_equinox_models_with_other_statics_are_other_specializations(key):
-    f = autojit.jit(forward)
+    f = jitted(forward)
     x = jnp.ones(3)
     for activation in (jnp.tanh, jax.nn.relu):
         model = mlp(key, activation=activation)
@@ -256,7 +633,7 @@ NNX = {
 @pytest.mark.parametrize(("make", "shape"), NNX.values(), ids=NNX)
 def test_nnx_forward(key, make, shape):
     model, x = make(nnx.Rngs(0)), jax.random.normal(key, shape)
-    f = autojit.jit(forward)
+    f = jitted(forward)
     expected = model(x)
     close(f(model, x), expected)
     close(f(model, x), expected)
@@ -277,7 +654,7 @@ def test_an_nnx_module_that_holds_its_rngs(key):
             return self.linear(x)
 
     model, x = Noisy(nnx.Rngs(params=0, noise=1)), jnp.ones((2, 3))
-    f = autojit.jit(forward)
+    f = jitted(forward)
     close(f(model, x), model(x))
     close(f(model, x), model(x))
     assert f.cache_info().currsize == 1
@@ -285,7 +662,7 @@ def test_an_nnx_module_that_holds_its_rngs(key):
 
 def test_a_changed_nnx_variable_is_seen_without_a_new_trace(key):
     model, x = nnx.Linear(3, 2, rngs=nnx.Rngs(0)), jnp.ones((1, 3))
-    f = autojit.jit(forward)
+    f = jitted(forward)
     f(model, x)
     model.kernel.value = model.kernel.value * 2
     close(f(model, x), model(x))
@@ -500,7 +877,7 @@ def network(config, params, x):
 def test_a_dataclass_config_steers_the_trace(key):
     params = list(jax.random.normal(key, (2, 3, 3)))
     x = jnp.ones(3)
-    f = autojit.jit(network)
+    f = jitted(network)
     configs = [
         lambda: Config(layers=[3, 3]),
         lambda: Config(layers=[3]),
@@ -517,7 +894,7 @@ def test_a_dataclass_config_steers_the_trace(key):
 def test_a_config_that_is_changed_between_calls(key):
     params, x = list(jax.random.normal(key, (2, 3, 3))), jnp.ones(3)
     config = Config(layers=[3])
-    f = autojit.jit(network)
+    f = jitted(network)
     close(f(config, params, x), network(config, params, x))
     config.layers.append(3)
     close(f(config, params, x), network(config, params, x))
@@ -621,8 +998,291 @@ def test_array_api_extra_functions(autojit_like):
 
 
 def test_the_namespace_is_static():
-    f = autojit.jit(softmax)
+    f = jitted(softmax)
     x = jnp.arange(3.0)
     for _ in range(3):
         f(x, xp=jnp)
     assert f.cache_info()[:4] == (2, 1, 1, 1)
+
+
+# What is shared or refers to itself stays so.
+
+
+def test_a_layer_that_an_equinox_module_uses_twice_is_one_in_the_trace(key):
+    model = Twice(eqx.nn.Linear(3, 3, key=key))
+
+    @autojit.jit
+    def f(model, x):
+        assert model.first is model.second
+        return model(x), model
+
+    x = jnp.ones(3)
+    result, returned = f(model, x)
+    close(result, model(x))
+    assert returned.first is returned.second
+    # As a pytree it has two layers: another specialization.
+    apart = remade(model)
+    assert apart.first is not apart.second
+    g = autojit.jit(lambda model, x: (model(x), model.first is model.second))
+    close(g(model, x)[0], model(x))
+    assert g(model, x)[1] is True
+    assert g(apart, x)[1] is False
+    assert g.cache_info().traces == 2
+
+
+def test_equinox_shared_ties_its_layers(key):
+    first, second = (eqx.nn.Linear(3, 3, key=k) for k in jax.random.split(key))
+    shared = eqx.nn.Shared(
+        (first, second), where=lambda pair: pair[1], get=lambda pair: pair[0]
+    )
+
+    def apply(shared, x):
+        first, second = shared()
+        return second(first(x))
+
+    f = autojit.jit(apply)
+    x = jnp.ones(3)
+    close(f(shared, x), first(first(x)))
+    twice = jax.tree.map(lambda a: 2 * a if eqx.is_array(a) else a, shared)
+    close(f(twice, x), apply(twice, x))
+    assert f.cache_info().traces == 1
+
+
+def test_equinox_static_fields_select_the_specialization():
+    f = autojit.jit(lambda module: module.a * module.tag["factor"])
+    x = jnp.ones(2)
+    for factor in (2, 3, 2):
+        close(f(Tagged(x, {"factor": factor})), x * factor)
+    assert f.cache_info().traces == 2
+
+
+class Counting(eqx.Module):
+    index: eqx.nn.StateIndex
+
+    def __init__(self):
+        self.index = eqx.nn.StateIndex(jnp.zeros(()))
+
+    def __call__(self, x, state):
+        count = state.get(self.index) + 1
+        return x * count, state.set(self.index, count)
+
+
+def test_equinox_state_is_passed_on_from_call_to_call():
+    module, state = eqx.nn.make_with_state(Counting)()
+    f = autojit.jit(lambda module, state, x: module(x, state))
+    x = jnp.ones(2)
+    for count in (1, 2, 3):
+        result, state = f(module, state, x)
+        close(result, x * count)
+    assert f.cache_info().traces == 1
+
+
+def test_a_cyclic_nnx_module_stays_cyclic():
+    model = Cyclic(3, nnx.Rngs(0))
+    x = jnp.ones((1, 3))
+
+    @autojit.jit
+    def f(model, x):
+        assert model.itself is model
+        assert model.again is model.layer
+        model.layer.kernel[...] = model.layer.kernel[...] * 2
+        return model(x), model
+
+    expected = model(x)
+    before = jnp.array(model.layer.kernel[...])
+    result, returned = f(model, x)
+    assert type(returned) is Cyclic
+    assert returned.itself is returned
+    assert returned.again is returned.layer
+    close(returned.layer.kernel[...], 2 * before)
+    close(returned(x), result)
+    # The function had a copy.
+    close(model.layer.kernel[...], before)
+    close(model(x), expected)
+    f(Cyclic(3, nnx.Rngs(1)), x)
+    assert f.cache_info().traces == 1
+
+
+def test_nnx_train_mode_returns_new_statistics_and_streams(key):
+    """Batch statistics and random streams change in the copy that is returned."""
+
+    def step(model, x):
+        return model(x), model
+
+    x = jax.random.normal(key, (5, 3))
+    ours, theirs = Normed(nnx.Rngs(0)), Normed(nnx.Rngs(0))
+    f = autojit.jit(step)
+    for _ in range(3):
+        result, ours = f(ours, x)
+        close(result, step(theirs, x)[0])
+        close(ours.norm.mean[...], theirs.norm.mean[...])
+        close(ours.norm.var[...], theirs.norm.var[...])
+        assert ours.dropout.rngs is not None
+    assert f.cache_info().traces <= 2
+
+
+def test_nnx_rngs_draw_the_same_numbers():
+    def draw(rngs):
+        return jax.random.normal(rngs.noise(), (2,)), rngs
+
+    f = autojit.jit(draw)
+    ours, theirs = nnx.Rngs(params=0, noise=1), nnx.Rngs(params=0, noise=1)
+    for _ in range(3):
+        numbers, ours = f(ours)
+        close(numbers, draw(theirs)[0])
+        assert int(ours.noise.count[...]) == int(theirs.noise.count[...])
+
+
+# Made anew for each call.
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_an_optimizer_made_anew_is_a_hit(key, make):
+    params = initial(key)
+    f = autojit.jit(lambda optimizer, params: optimizer.init(params))
+    states = [f(make(), params) for _ in range(3)]
+    close(states[-1], make().init(params))
+    f(optax.sgd(0.123), params)
+    assert f.cache_info()[:4] == (2, 2, 2, 2)
+
+
+def test_optimizers_with_other_hyperparameters_are_other_specializations(key):
+    params = initial(key)
+
+    def update(optimizer, params):
+        return optimizer.update(params, optimizer.init(params), params)[0]
+
+    f = autojit.jit(update)
+    for _ in range(2):
+        for rate in (0.1, 0.2):
+            close(f(adam_chain(rate), params), update(adam_chain(rate), params))
+    assert f.cache_info().traces == 2
+
+
+def test_haiku_transforms_made_anew_are_hits(key):
+    x = jax.random.normal(key, (4, 3))
+
+    def run(transformed, key, x):
+        params = transformed.init(key, x)
+        return params, transformed.apply(params, None, x)
+
+    f = autojit.jit(run)
+    for _ in range(2):
+        for net in (haiku_net, other_haiku_net):
+            params, out = f(hk.transform(net), key, x)
+            expected_params, expected = run(hk.transform(net), key, x)
+            assert jax.tree.structure(params) == jax.tree.structure(expected_params)
+            close(params, expected_params)
+            close(out, expected)
+    assert f.cache_info().traces == 2
+
+
+def test_haiku_state_is_passed_on(key):
+    def net(x, is_training):
+        return hk.BatchNorm(True, True, 0.9)(hk.Linear(2)(x), is_training)
+
+    transformed = hk.transform_with_state(net)
+    x = jax.random.normal(key, (4, 3))
+    params, state = transformed.init(key, x, is_training=True)
+    f = autojit.jit(transformed.apply)
+    out, new = f(params, state, None, x, is_training=True)
+    expected, expected_new = transformed.apply(params, state, None, x, is_training=True)
+    close(out, expected)
+    close(new, expected_new)
+    out, _ = f(params, new, None, x, is_training=False)
+    close(out, transformed.apply(params, new, None, x, is_training=False)[0])
+    assert f.cache_info().traces == 2
+
+
+@pytest.mark.parametrize("cls", [ChexData, ChexFrozen])
+def test_chex_dataclasses_are_trees_in_the_trace(cls):
+    x = jnp.ones(2)
+    f = autojit.jit(lambda data: jax.tree.map(lambda a: a * 2, data))
+    result = f(cls(a=x, b={"c": x}))
+    assert type(result) is cls
+    close(result.a, x * 2)
+    close(result.b["c"], x * 2)
+    f(cls(a=x + 1, b={"c": x}))
+    assert f.cache_info().traces == 1
+
+
+DISTRIBUTIONS = {
+    "Normal": lambda x: dist.Normal(x, 2.0),
+    "independent": lambda x: dist.Normal(x, jnp.ones(3)).to_event(1),
+    "transformed": lambda x: dist.LogNormal(x, 1.0),
+    "multivariate": lambda x: dist.MultivariateNormal(x, jnp.eye(3)),
+    "mixture": lambda x: dist.MixtureSameFamily(
+        dist.Categorical(logits=x), dist.Normal(x, 1.0)
+    ),
+    "truncated": lambda x: dist.TruncatedNormal(x, 1.0, low=-1.0),
+}
+
+
+@pytest.mark.parametrize("make", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
+def test_distributions_sample_and_score(key, make):
+    def run(distribution, key):
+        sample = distribution.sample(key, (2,))
+        return sample, distribution.log_prob(sample), distribution
+
+    f = autojit.jit(run)
+    for x in (jnp.asarray([0.1, 0.2, 0.3]), jnp.asarray([1.0, 2.0, 3.0])):
+        sample, score, returned = f(make(x), key)
+        expected, expected_score, _ = run(make(x), key)
+        close(sample, expected)
+        close(score, expected_score)
+        assert type(returned) is type(make(x))
+        assert returned.batch_shape == make(x).batch_shape
+        close(returned.log_prob(expected), expected_score)
+    assert f.cache_info().traces == 1
+
+
+def test_validation_of_pydantic_models_is_not_run_again():
+    """They are put together as they were, not made anew."""
+    runs = []
+
+    class Validated(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+        a: typing.Any
+
+        @pydantic.field_validator("a")
+        @classmethod
+        def double(cls, a):
+            runs.append(1)
+            return a * 2
+
+    x = jnp.ones(2)
+    model = Validated(a=x)
+    f = autojit.jit(lambda model: model)
+    close(f(model).a, x * 2)
+    assert len(runs) == 1
+
+
+def test_converters_and_validators_of_attrs_are_not_run_again():
+    runs = []
+
+    @attrs.define
+    class Converted:
+        a: object = attrs.field(
+            converter=lambda a: runs.append("converter") or a * 2,
+            validator=lambda *_: runs.append("validator"),
+        )
+
+        def __attrs_post_init__(self):
+            runs.append("init")
+
+    x = jnp.ones(2)
+    obj = Converted(x)
+    assert runs == ["converter", "validator", "init"]
+    result = autojit.jit(lambda obj: obj)(obj)
+    assert type(result) is Converted
+    close(result.a, x * 2)
+    assert runs == ["converter", "validator", "init"]
+
+
+def test_an_attrs_hash_that_is_cached_is_no_part_of_the_state():
+    f = autojit.jit(lambda obj: obj)
+    hashed = AttrsFrozen(1, (2,))
+    hash(hashed)
+    assert hash(f(hashed)) == hash(hashed)
+    f(AttrsFrozen(1, (2,)))
+    assert f.cache_info().traces == 1

@@ -37,33 +37,46 @@ def donated_arguments(
     TypeError, ValueError
         As ``jax.jit`` raises them.
     """
+    # Iterators are read once.
     if argnames is not None and not isinstance(argnames, str):
-        argnames = tuple(argnames)  # it may be an iterator
+        argnames = tuple(argnames)
+    if argnums is not None and not hasattr(argnums, "__index__"):
+        argnums = tuple(argnums)
     jax.jit(fun, donate_argnums=argnums, donate_argnames=argnames)  # checks them
-    nums = _as_tuple(argnums, int)
-    names = _as_tuple(argnames, str)
-    if argnums is not None and argnames is not None:
-        return nums, names
+    nums = _as_tuple(argnums)
+    names = _as_tuple(argnames)
     try:
-        parameters = inspect.signature(fun).parameters.values()
+        parameters = list(inspect.signature(fun).parameters.values())
     except (TypeError, ValueError):  # some builtins have none
         return nums, names
+    kinds = [parameter.kind for parameter in parameters]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        # From the end of the parameters, not of what a call happens to pass.
+        count = sum(kind in _POSITIONAL for kind in kinds)
+        nums = tuple(place + count if place < 0 else place for place in nums)
     either = [
         (place, parameter.name)
         for place, parameter in enumerate(parameters)
         if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     ]
     if argnums is None:
-        return tuple(place for place, name in either if name in names), names
-    return nums, tuple(name for place, name in either if place in nums)
+        nums = tuple(place for place, name in either if name in names)
+    elif argnames is None:
+        names = tuple(name for place, name in either if place in nums)
+    return nums, names
 
 
-def _as_tuple(given: Any, kind: type) -> tuple[Any, ...]:
+_POSITIONAL = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+)
+
+
+def _as_tuple(given: Any) -> tuple[Any, ...]:
     if given is None:
         return ()
-    if kind is int:
-        try:
-            return (given.__index__(),)
-        except AttributeError:
-            return tuple(number.__index__() for number in given)
-    return (given,) if isinstance(given, kind) else tuple(given)
+    if isinstance(given, str):
+        return (given,)
+    if hasattr(given, "__index__"):
+        return (given.__index__(),)
+    return tuple(one if isinstance(one, str) else one.__index__() for one in given)

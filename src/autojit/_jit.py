@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
 import cloudpickle
 import jax
+import jax.extend.core
 import numpy as np
 
 from autojit import _core
@@ -336,6 +337,7 @@ _core.configure(
         jax.custom_vjp,
         jax.numpy.ufunc,
         np.ufunc,
+        jax.extend.core.Primitive,
         Dispatcher,
     ),
     ordinary_state=ORDINARY_STATE,

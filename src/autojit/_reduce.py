@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copyreg
 import io
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,7 @@ def reduce(obj: object, value: object) -> Reduction | None:
         name: then it is opaque.
     """
     if value is None:
-        value = _cloudpickle_reduce(obj)
+        value = _view(obj) if type(obj) is memoryview else _cloudpickle_reduce(obj)
     if not isinstance(value, tuple) or not 2 <= len(value) <= 6:
         return None
     func, args, *rest = value
@@ -66,7 +67,42 @@ def reduce(obj: object, value: object) -> Reduction | None:
         raise
     except Exception:
         return None
+    if state is None and _loses_attributes(obj):
+        state = dict(vars(obj))
     return func, args, state, list_items, dict_items, setter
+
+
+def _loses_attributes(obj: object) -> bool:
+    """Whether a builtin class has reduced what a Python class has added to."""
+    kind = type(obj)
+    return (
+        kind.__flags__ & _HEAPTYPE != 0
+        and isinstance(getattr(obj, "__dict__", None), dict)
+        and bool(vars(obj))
+        and not isinstance(kind.__reduce_ex__, types.FunctionType)
+        and not isinstance(kind.__reduce__, types.FunctionType)
+        and kind not in copyreg.dispatch_table
+    )
+
+
+_HEAPTYPE = 1 << 9  # of a class that is not builtin
+
+
+def _view(view: memoryview) -> Any:
+    """Reduce a memoryview to its content: to cloudpickle it is no more than bytes."""
+    try:
+        parts = view.tobytes(), view.format, view.shape, view.readonly
+        _rebuild_view(*parts)
+    except Exception:  # released, or of a format that only its maker knows
+        return None
+    return _rebuild_view, parts
+
+
+def _rebuild_view(
+    content: bytes, form: str, shape: tuple[int, ...], readonly: bool
+) -> memoryview:
+    view = memoryview(content if readonly else bytearray(content))
+    return view if (form, len(shape)) == ("B", 1) else view.cast(form, shape)
 
 
 def _cloudpickle_reduce(obj: object) -> Any:

@@ -76,15 +76,11 @@ def _donated(skeleton: _core.Skeleton, options: Options) -> tuple[int, ...]:
     """Return the numbers of the leaves of donated arguments."""
     if not options.donate_argnums and not options.donate_argnames:
         return ()
-    positional = skeleton._num_positional
-    places = {
-        place + positional if place < 0 else place for place in options.donate_argnums
-    }
-    donated = {*places, *options.donate_argnames}
+    count = skeleton._num_positional
+    places = [at + count if at < 0 else at for at in options.donate_argnums]
+    arguments = [*(at for at in places if at >= 0), *options.donate_argnames]
     return tuple(
-        leaf
-        for leaf in range(skeleton.num_leaves)
-        if skeleton._leaf_argument(leaf) in donated
+        sorted({leaf for one in arguments for leaf in skeleton._argument_leaves(one)})
     )
 
 
@@ -133,7 +129,7 @@ def specialize(
         with recorded(trace.warnings, leaves):
             try:
                 result = traced_fun(*args, **kwargs)
-                if isinstance(result, Iterator):
+                if issubclass(type(result), Iterator):  # an object may lie
                     result = iter(list(result))
                 returned = _core.flatten_result(result, skeleton, inputs)
             except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:

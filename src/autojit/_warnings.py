@@ -30,7 +30,7 @@ class _Listening(threading.local):
     """What this thread listens with, and the text of the warning in question."""
 
     def __init__(self) -> None:
-        self.caught: list[Caught] = []
+        self.caught: list[tuple[Caught, tuple[Any, ...]]] = []
         self.text: str | None = None
 
 
@@ -46,13 +46,18 @@ class _AnyText:
         return True
 
 
+def _shown_by() -> tuple[Any, ...]:
+    """Return what shows warnings now: ``catch_warnings(record=True)`` replaces it."""
+    return warnings.showwarning, getattr(warnings, "_showwarnmsg_impl", None)
+
+
 class _NoCategory(type):
     """Metaclass of a filter's category that is no warning's."""
 
     def __subclasscheck__(cls, category: type) -> bool:
         text, _listening.text = _listening.text, None
-        if text is not None:
-            for caught in _listening.caught:
+        for caught, shown_by in _listening.caught if text is not None else ():
+            if shown_by == _shown_by():  # else the function itself catches it
                 caught[category, text] = None
         return False
 
@@ -98,7 +103,7 @@ def recorded(recorded: Recorded, leaves: Sequence[Any]) -> Iterator[None]:
         The tracers.
     """
     caught: Caught = {}
-    _listening.caught.append(caught)
+    _listening.caught.append((caught, _shown_by()))
     try:
         with _filter_in_front():
             yield
@@ -128,11 +133,35 @@ def replay(recorded: Recorded, leaves: Sequence[Any], seen: Seen) -> None:
         What the dispatcher has shown already; brought up to date, unless a filter turns
         a warning into an error.
     """
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        return  # the function is about to be called
     kinds, kind = _not_seen(recorded, leaves, seen)
     if kind is not None:
         for category, text in list(recorded[kind]):
-            warnings.warn(text, category, stacklevel=2)
+            warnings.warn(_again(category, text), stacklevel=2)
         kinds.add(kind)
+
+
+def _again(category: type[Warning], text: str) -> Warning:
+    """Make a warning of a category that has a text."""
+    try:
+        made = category(text)
+        if str(made) == text:
+            return made
+    except Exception:  # a category may want other arguments
+        pass
+    kind: Any = type(
+        category.__name__,
+        (category,),
+        {
+            "__module__": category.__module__,
+            "__init__": lambda self: None,
+            "__str__": lambda self: text,
+        },
+    )
+    made = kind()
+    assert isinstance(made, Warning)
+    return made
 
 
 def mark_seen(recorded: Recorded, leaves: Sequence[Any], seen: Seen) -> None:

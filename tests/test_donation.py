@@ -1,0 +1,876 @@
+"""Donation: `donate_argnums` and `donate_argnames`, in the words of `jax.jit`."""
+
+import functools
+import inspect
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from graphs import walk_leaves
+from kinds import Data, Matmul, Plain, Slots
+from numpy.testing import assert_array_equal
+
+import autojit
+
+
+def arrays(count):
+    """Return arrays that nothing else needs."""
+    return [jnp.arange(3.0) + i for i in range(count)]
+
+
+def deleted(*trees):
+    """Say for each array in each tree whether it is gone."""
+    return [leaf.is_deleted() for tree in trees for leaf in walk_leaves(tree)]
+
+
+def outcome(wrap, fun, calls, **options):
+    """Say what becomes of a function: what is raised, donated, warned of.
+
+    `calls` are pairs: how many arrays by position, and which names by keyword.
+    """
+    try:
+        wrapped = wrap(fun, **options)
+    except Exception as error:
+        return type(error), None
+    events = []
+    for count, names in calls:
+        args = arrays(count)
+        kwargs = dict(zip(names, arrays(len(names)), strict=True))
+        before = [np.array(a) for a in (*args, *kwargs.values())]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                result = wrapped(*args, **kwargs)
+            except Exception as error:
+                events.append((type(error), deleted(args, kwargs)))
+                continue
+        shown = [(w.category, str(w.message)) for w in caught]
+        values = [np.array(leaf).tolist() for leaf in jax.tree.leaves(result)]
+        assert len(before) == len(args) + len(kwargs)
+        events.append((deleted(args, kwargs), values, shown))
+    return None, events
+
+
+def assert_as_jax(fun, calls, *, instead=None, **options):
+    """Check that donation does what it does under `jax.jit`.
+
+    `instead` are options for `jax.jit` where it says the same in another way.
+    """
+    expected = outcome(jax.jit, fun, calls, **(instead or options))
+    assert outcome(autojit.jit, fun, calls, **options) == expected
+    return expected
+
+
+# Functions of arrays alone, which `jax.jit` can run too.
+
+
+def two(x, y):
+    return x + 1, y * 2
+
+
+def crossed(x, y):
+    return {"y": x * y, "x": x - y}
+
+
+def with_default(x, y=2.0):
+    return x + 1, x * 2
+
+
+def positional_only(x, /, y):
+    return x + 1, y * 2
+
+
+def keyword_only(x, *, y):
+    return x + 1, y * 2
+
+
+def rest(x, *rest):
+    return x + 1, [r * 2 for r in rest]
+
+
+def named(x, **named):
+    return x + 1, {name: value * 2 for name, value in named.items()}
+
+
+def everything(x, /, y, *rest, key, **named):
+    values = [x, y, *rest, key, *named.values()]
+    return [value * 2 for value in values]
+
+
+def returned(x, y):
+    return x, y
+
+
+def scalar(x, y):
+    return x.sum(), y + 1
+
+
+def unused(x, y):
+    return y + 1
+
+
+def unused_but_kept(x, y):
+    return y + 1
+
+
+BOTH = [(2, ()), (1, ("y",)), (0, ("y", "x"))]
+
+CASES = {
+    "first": (two, BOTH, {"donate_argnums": 0}),
+    "second": (two, BOTH, {"donate_argnums": 1}),
+    "both": (two, BOTH, {"donate_argnums": (0, 1)}),
+    "in another order": (two, BOTH, {"donate_argnums": (1, 0)}),
+    "list": (two, BOTH, {"donate_argnums": [1]}),
+    "set": (two, BOTH, {"donate_argnums": {1}}),
+    "range": (two, BOTH, {"donate_argnums": range(2)}),
+    "twice": (two, BOTH, {"donate_argnums": (0, 0)}),
+    "none": (two, BOTH, {"donate_argnums": ()}),
+    "None": (two, BOTH, {"donate_argnums": None, "donate_argnames": None}),
+    "numpy int": (two, BOTH, {"donate_argnums": np.int64(1)}),
+    "bool": (two, BOTH, {"donate_argnums": True}),
+    "first by name": (two, BOTH, {"donate_argnames": "x"}),
+    "second by name": (two, BOTH, {"donate_argnames": "y"}),
+    "names": (two, BOTH, {"donate_argnames": ("x", "y")}),
+    "list of names": (two, BOTH, {"donate_argnames": ["y"]}),
+    "set of names": (two, BOTH, {"donate_argnames": {"y"}}),
+    "names twice": (two, BOTH, {"donate_argnames": ["x", "x"]}),
+    "no names": (two, BOTH, {"donate_argnames": ()}),
+    "number and name": (two, BOTH, {"donate_argnums": 0, "donate_argnames": "x"}),
+    "another name": (two, BOTH, {"donate_argnums": 0, "donate_argnames": "y"}),
+    "number and no name": (two, BOTH, {"donate_argnums": 0, "donate_argnames": ()}),
+    "crossed": (crossed, BOTH, {"donate_argnums": 0}),
+    "crossed, both": (crossed, BOTH, {"donate_argnums": (0, 1)}),
+    "returned": (returned, BOTH, {"donate_argnums": 0}),
+    "returned, both": (returned, BOTH, {"donate_argnums": (0, 1)}),
+    "unusable": (scalar, BOTH, {"donate_argnums": 0}),
+    "unused": (unused, BOTH, {"donate_argnums": 0}),
+    "unused, kept": (unused_but_kept, BOTH, {"donate_argnums": 0, "keep_unused": True}),
+    "default": (
+        with_default,
+        [(1, ()), (2, ()), (1, ("y",))],
+        {"donate_argnums": 0},
+    ),
+    "positional only": (positional_only, BOTH[:2], {"donate_argnums": 0}),
+    "positional only, the other": (positional_only, BOTH[:2], {"donate_argnums": 1}),
+    "positional only, the other by name": (
+        positional_only,
+        BOTH[:2],
+        {"donate_argnames": "y"},
+    ),
+    "keyword only": (keyword_only, BOTH[1:], {"donate_argnames": "y"}),
+    "keyword only, the other": (keyword_only, BOTH[1:], {"donate_argnums": 0}),
+    "one of the rest": (rest, [(1, ()), (2, ()), (4, ())], {"donate_argnums": 1}),
+    "two of the rest": (rest, [(1, ()), (2, ()), (4, ())], {"donate_argnums": (1, 3)}),
+    "more than the rest": (rest, [(1, ()), (2, ())], {"donate_argnums": 5}),
+    "before the rest": (rest, [(1, ()), (3, ())], {"donate_argnames": "x"}),
+    "one of the names": (
+        named,
+        [(1, ()), (1, ("a",)), (1, ("b", "a")), (0, ("a", "x"))],
+        {"donate_argnames": "a"},
+    ),
+    "the name of the names": (
+        named,
+        [(1, ()), (1, ("a",)), (1, ("named", "a"))],
+        {"donate_argnames": "named"},
+    ),
+    "before the names": (
+        named,
+        [(1, ()), (1, ("a",)), (0, ("a", "x"))],
+        {"donate_argnums": 0},
+    ),
+    "everything, by number": (
+        everything,
+        [(2, ("key",)), (4, ("key", "a")), (1, ("y", "key")), (4, ("a", "key"))],
+        {"donate_argnums": (1, 2)},
+    ),
+    "everything, by name": (
+        everything,
+        [(2, ("key",)), (4, ("key", "a")), (1, ("y", "key")), (4, ("a", "key"))],
+        {"donate_argnames": ("key", "a", "y")},
+    ),
+    "partial": (
+        functools.partial(crossed, 2.0),
+        [(1, ()), (0, ("y",))],
+        {"donate_argnums": 0},
+    ),
+    "partial with keyword": (
+        functools.partial(crossed, y=2.0),
+        [(1, ()), (0, ("x",))],
+        {"donate_argnums": 0},
+    ),
+    "partial with keyword, by name": (
+        functools.partial(two, y=2.0),
+        [(1, ()), (1, ("y",)), (0, ("x",))],
+        {"donate_argnames": "y"},
+    ),
+    "builtin": (jnp.add, [(2, ())], {"donate_argnums": 0}),
+}
+
+
+@pytest.mark.parametrize(("fun", "calls", "options"), CASES.values(), ids=CASES)
+def test_what_is_donated_is_what_jax_donates(fun, calls, options):
+    _, events = assert_as_jax(fun, calls, **options)
+    assert events is not None
+
+
+@pytest.mark.parametrize("name", ["crossed", "returned", "returned, both", "unusable"])
+def test_what_is_donated_does_not_depend_on_forwarding(name):
+    fun, calls, options = CASES[name]
+    expected = outcome(jax.jit, fun, calls, **options)
+    assert outcome(autojit.jit, fun, calls, forward=False, **options) == expected
+
+
+class Model:
+    """Without arrays of its own, so that `jax.jit` can run it too."""
+
+    def method(self, x, y):
+        return x + 1, y * 2
+
+    __call__ = method
+
+    @classmethod
+    def of_class(cls, x, y):
+        return x + 1, y * 2
+
+    @staticmethod
+    def static(x, y):
+        return x + 1, y * 2
+
+
+BOUND = {
+    "method": Model().method,
+    "instance": Model(),
+    "class method": Model.of_class,
+    "static method": Model.static,
+}
+
+
+@pytest.mark.parametrize("fun", BOUND.values(), ids=BOUND)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"donate_argnums": 0},
+        {"donate_argnums": 1},
+        {"donate_argnums": (0, 1)},
+        {"donate_argnames": "y"},
+        {"donate_argnames": ["x", "y"]},
+    ],
+    ids=str,
+)
+def test_positions_of_a_callable_object_are_those_of_its_call(fun, options):
+    _, events = assert_as_jax(fun, BOTH[::2], **options)
+    assert events is not None
+
+
+@pytest.mark.parametrize(
+    ("fun", "calls"),
+    [
+        (two, BOTH),
+        (with_default, [(1, ()), (2, ())]),
+        (positional_only, BOTH[:2]),
+        (Model().method, BOTH),
+        (Model(), BOTH),
+        (functools.partial(lambda a, x, y: (x + a, y * a), 2.0), BOTH),
+    ],
+    ids=["function", "default", "positional only", "method", "instance", "partial"],
+)
+def test_a_negative_number_counts_from_the_end(fun, calls):
+    """Some versions of JAX take a negative number, and then donate nothing."""
+    for number in (-1, -2):
+        positive = {"donate_argnums": number + 2}
+        assert_as_jax(fun, calls, instead=positive, donate_argnums=number)
+    mixed, positive = {"donate_argnums": (-2, 1)}, {"donate_argnums": (0, 1)}
+    assert_as_jax(fun, calls, instead=positive, **mixed)
+
+
+ERRORS = {
+    "out of range": (two, {"donate_argnums": 2}),
+    "one out of range": (two, {"donate_argnums": (0, 2)}),
+    "out of range below": (two, {"donate_argnums": -3}),
+    "far out of range": (two, {"donate_argnums": 10**30}),
+    "position of a keyword": (keyword_only, {"donate_argnums": 1}),
+    "position of names": (named, {"donate_argnums": 1}),
+    "unknown name": (two, {"donate_argnames": "z"}),
+    "one unknown name": (two, {"donate_argnames": ("x", "z")}),
+    "empty name": (two, {"donate_argnames": ""}),
+    "two names in one": (two, {"donate_argnames": "x y"}),
+    "positional only by name": (positional_only, {"donate_argnames": "x"}),
+    "rest by name": (rest, {"donate_argnames": "rest"}),
+    "str as number": (two, {"donate_argnums": "0"}),
+    "float as number": (two, {"donate_argnums": 1.0}),
+    "float among numbers": (two, {"donate_argnums": (0, 1.0)}),
+    "name among numbers": (two, {"donate_argnums": (0, "y")}),
+    "None among numbers": (two, {"donate_argnums": (None,)}),
+    "dict as numbers": (two, {"donate_argnums": {"x": 0}}),
+    "number as name": (two, {"donate_argnames": 0}),
+    "number among names": (two, {"donate_argnames": ("x", 1)}),
+    "bytes as name": (two, {"donate_argnames": b"x"}),
+    "None among names": (two, {"donate_argnames": [None]}),
+    "self of a method": (Model().method, {"donate_argnames": "self"}),
+    "range of a method": (Model().method, {"donate_argnums": 2}),
+    "range of an instance": (Model(), {"donate_argnums": 2}),
+    "range of a partial": (functools.partial(two, 1.0), {"donate_argnums": 1}),
+    "keyword of a partial": (functools.partial(two, y=1.0), {"donate_argnums": 1}),
+}
+
+
+@pytest.mark.parametrize(("fun", "options"), ERRORS.values(), ids=ERRORS)
+def test_the_errors_are_those_of_jax(fun, options):
+    with pytest.raises((ValueError, TypeError)) as expected:
+        jax.jit(fun, **options)
+    for wrap in (
+        lambda: autojit.jit(fun, **options),
+        lambda: autojit.jit(**options)(fun),
+    ):
+        with pytest.raises(expected.type):
+            wrap()
+
+
+def test_the_error_about_a_name_names_it():
+    with pytest.raises(ValueError, match="no_such_name"):
+        autojit.jit(two, donate_argnames="no_such_name")
+    with pytest.raises(ValueError, match="7"):
+        autojit.jit(two, donate_argnums=7)
+
+
+def test_jax_autojit_has_no_such_option():
+    with pytest.raises(TypeError, match="donate_argnums"):
+        autojit.jax_autojit(two, donate_argnums=0)
+
+
+# Which numbers and names are meant is found out when wrapping, and copied.
+
+
+def test_what_the_options_were_made_of_may_change():
+    numbers, names = [0], ["x"]
+    by_number = autojit.jit(two, donate_argnums=numbers)
+    by_name = autojit.jit(two, donate_argnames=names)
+    numbers.append(1)
+    names.append("y")
+    for f in (by_number, by_name):
+        x, y = arrays(2)
+        f(x, y)
+        assert deleted(x, y) == [True, False]
+
+
+def test_iterators_of_numbers_and_names_are_read_once():
+    for option, value in [("donate_argnames", "x"), ("donate_argnums", 0)]:
+        expected = outcome(jax.jit, two, BOTH, **{option: iter([value])})
+        assert outcome(autojit.jit, two, BOTH, **{option: iter([value])}) == expected
+
+
+def test_a_function_without_a_signature():
+    class Unsigned:
+        def __call__(self, *args):
+            return [arg + 1 for arg in args]
+
+        @property
+        def __signature__(self):
+            raise ValueError("no signature")
+
+    with pytest.raises(ValueError, match="signature"):
+        inspect.signature(Unsigned())
+    for number in (0, 1):
+        assert_as_jax(Unsigned(), [(2, ())], donate_argnums=number)
+
+
+# Arguments that are objects: all arrays in them are donated, and no others.
+
+
+def train(state, batch, *, rate=0.5):
+    state.w = state.w - rate * batch["x"]
+    state.history.append(state.loss)
+    state.loss = (batch["x"] ** 2).sum() + state.loss
+    return state
+
+
+def make_state():
+    (w, m) = arrays(2)
+    return Plain(w=w, history=[m, "start", 0], loss=jnp.ones(()), name="n")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"donate_argnums": 0}, {"donate_argnums": -2}, {"donate_argnames": "state"}],
+    ids=str,
+)
+@pytest.mark.parametrize("by_keyword", [False, True])
+def test_all_arrays_of_an_object_are_donated(options, by_keyword):
+    # Two positional parameters: the keyword-only one does not count.
+    f = autojit.jit(train, **options)
+    f.clear_cache()
+    before_all = f.cache_info().traces
+    batch = {"x": jnp.ones(3), "more": [jnp.zeros(2)]}
+    for _ in range(3):
+        state = make_state()
+        before = walk_leaves(state)
+        expected = train(make_state(), batch)
+        args, kwargs = (state, batch), {}
+        if by_keyword:
+            args, kwargs = (), {"batch": batch, "state": state}
+        result = f(*args, **kwargs)
+        assert deleted(state) == [True] * 3
+        assert deleted(before) == [True] * 3
+        assert deleted(batch) == [False] * 2
+        assert deleted(result) == [False] * 4
+        assert_array_equal(result.w, expected.w)
+        assert_array_equal(result.loss, expected.loss)
+        assert [type(item) for item in result.history] == [
+            type(item) for item in expected.history
+        ]
+    assert f.cache_info().traces == before_all + 1
+
+
+SUBTREES = {
+    "array": lambda a, b: a,
+    "list": lambda a, b: [a, 1, b],
+    "tuple": lambda a, b: (a, (b, "s")),
+    "dict": lambda a, b: {"a": a, 2: b},
+    "instance": lambda a, b: Plain(a=a, n=1, b=[b]),
+    "slots": lambda a, b: Slots(a, {"b": b}),
+    "dataclass": lambda a, b: Data(a, b),
+    "partial": lambda a, b: functools.partial(two, a, y=b),
+    "method": lambda a, b: Plain(a=a, factor=b).scaled,
+    "callable": lambda a, b: Matmul(a, b),
+    "cycle": lambda a, b: (lambda p: (setattr(p, "me", p), p)[1])(Plain(a=a, b=b)),
+    "nothing": lambda a, b: {"n": 1},
+}
+
+
+def halves(tree):
+    return [leaf * 0.5 for leaf in walk_leaves(tree)]
+
+
+@pytest.mark.parametrize("make", SUBTREES.values(), ids=SUBTREES)
+@pytest.mark.parametrize(
+    ("options", "donated"),
+    [
+        ({"donate_argnums": 0}, (True, False)),
+        ({"donate_argnames": "q"}, (False, True)),
+    ],
+    ids=str,
+)
+def test_the_arrays_of_any_object_are_donated(make, options, donated):
+    f = autojit.jit(lambda p, q: [halves(p), halves(q)], **options)
+    for how in ("position", "keyword"):
+        a, b, c, d = arrays(4)
+        p, q = make(a, b), make(c, d)
+        expected = [[leaf * 0.5 for leaf in walk_leaves(tree)] for tree in (p, q)]
+        leaves = [walk_leaves(p), walk_leaves(q)]
+        result = f(p, q) if how == "position" else f(q=q, p=p)
+        for was, are, values, wanted in zip(
+            donated, leaves, result, expected, strict=True
+        ):
+            assert deleted(are) == [was] * len(are)
+            for value, want in zip(values, wanted, strict=True):
+                assert_array_equal(value, want)
+
+
+def test_the_rest_and_the_names_may_be_objects():
+    def f(x, *rest, key, **named):
+        return jax.tree.map(lambda a: a + 1, [halves((x, rest, key, named))])
+
+    by_number = autojit.jit(f, donate_argnums=(2,))
+    by_name = autojit.jit(f, donate_argnames=("key", "extra"))
+    for _ in range(2):
+        a, b, c, d, e, g = arrays(6)
+        by_number(a, Plain(a=b), Plain(a=c), [d], key=e, extra=Plain(a=g))
+        assert deleted(a, b, c, d, e, g) == [False, False, True, False, False, False]
+        a, b, c, d, e, g = arrays(6)
+        by_name(a, Plain(a=b), extra=Plain(a=c, b=[d]), key=[e], other=[g])
+        assert deleted(a, b, c, d, e, g) == [False, False, True, True, True, False]
+
+
+def test_an_object_that_is_in_two_arguments_of_which_one_is_donated():
+    """Its array is one leaf, and it is in the donated argument."""
+    for number in (0, 1):
+        f = autojit.jit(lambda p, q: [p.a + 1, p is q], donate_argnums=number)
+        for _ in range(2):
+            (a,) = arrays(1)
+            shared = Plain(a=a)
+            result, same = f(shared, shared)
+            assert same is True
+            assert deleted(a) == [True]
+            assert_array_equal(result, jnp.arange(3.0) + 1)
+
+
+def test_an_object_that_is_shared_deep_in_two_arguments():
+    for number in (0, 1):
+        f = autojit.jit(
+            lambda p, q: [p["k"][0].a + q[0].a, p["x"] * 2], donate_argnums=number
+        )
+        a, x = arrays(2)
+        shared = Plain(a=a)
+        f({"k": [shared], "x": x}, (shared,))
+        assert deleted(a, x) == [True, number == 0]
+
+
+def test_an_array_that_is_donated_and_not_is_the_error_of_jax():
+    def attempt(wrap):
+        (a,) = arrays(1)
+        try:
+            wrap(two, donate_argnums=0)(a, a)
+        except Exception as error:
+            return type(error), "donate" in str(error)
+        return None
+
+    expected = attempt(jax.jit)
+    assert expected is not None
+    assert attempt(autojit.jit) == expected
+
+
+def test_an_array_that_is_donated_twice_is_the_error_of_jax():
+    def attempt(wrap):
+        (a,) = arrays(1)
+        try:
+            wrap(two, donate_argnums=(0, 1))(a, a)
+        except Exception as error:
+            return type(error), "donate" in str(error)
+        return None
+
+    expected = attempt(jax.jit)
+    assert expected is not None
+    assert attempt(autojit.jit) == expected
+
+
+def test_a_donated_array_is_gone():
+    def attempt(wrap, again):
+        f = wrap(two, donate_argnums=0)
+        a, b = arrays(2)
+        f(a, b)
+        try:
+            again(f, a, b)
+        except Exception as error:
+            return type(error)
+        return None
+
+    for again in (lambda f, a, b: f(a, b), lambda f, a, b: f(b, a)):
+        expected = attempt(jax.jit, again)
+        assert expected is not None
+        assert attempt(autojit.jit, again) is expected
+
+
+def test_arrays_that_a_donated_function_holds_are_constants():
+    f = autojit.jit(lambda fn, x: fn(x), donate_argnums=0)
+    (w,) = arrays(1)
+    for _ in range(2):
+        assert_array_equal(f(lambda y: y + w, jnp.ones(3)), w + 1)
+    assert deleted(w) == [False]
+    assert f.cache_info().traces == 1
+
+
+def test_statics_can_be_donated_to_no_effect():
+    f = autojit.jit(lambda n, x: x * n, donate_argnums=0)
+    (x,) = arrays(1)
+    assert_array_equal(f(2.0, x), x * 2)
+    assert_array_equal(f(3.0, x), x * 3)
+    assert f.cache_info().traces == 2
+
+
+def test_an_argument_that_is_static_in_one_call_and_not_in_the_other():
+    f = autojit.jit(lambda p, x: [p * 2, x], donate_argnums=0)
+    for p in (2.0, jnp.ones(3), 3, jnp.ones(3) + 1):
+        x = jnp.zeros(2)
+        doubled, same = f(p, x)
+        assert same is x
+        assert type(doubled) is type(p) or isinstance(p, jax.Array)
+        assert deleted(p) == [True] * isinstance(p, jax.Array)
+
+
+def test_a_default_is_not_donated():
+    default = jnp.arange(3.0)
+
+    def fun(x, y=default):
+        return x + y, y * 2
+
+    f = autojit.jit(fun, donate_argnums=1)
+    for _ in range(2):
+        f(jnp.ones(3))
+        assert deleted(default) == [False]
+        (y,) = arrays(1)
+        f(jnp.ones(3), y)
+        assert deleted(y) == [True]
+
+
+def test_several_shapes_of_one_specialization():
+    f = autojit.jit(lambda p, q: [p.a + 1, q], donate_argnums=0)
+    for n in (2, 3, 2, 3):
+        a, q = jnp.ones(n), jnp.ones(n)
+        result = f(Plain(a=a), q)
+        assert deleted(a, q) == [True, False]
+        assert result[1] is q
+    assert f.cache_info()[:4] == (3, 1, 2, 1)
+
+
+def test_typed_keys_are_donated_as_by_jax():
+    def fun(key, x):
+        return jax.random.fold_in(key, 1), x + 1
+
+    seen = []
+    for wrap in (jax.jit, autojit.jit):
+        key, x = jax.random.key(0), jnp.ones(3)
+        wrap(fun, donate_argnums=0)(key, x)
+        seen.append(
+            (jax.random.key_data(key) if not key.is_deleted() else None) is None
+        )
+    assert seen[0] == seen[1]
+
+
+def test_numpy_arrays_are_static_and_stay():
+    f = autojit.jit(lambda a, x: [x + a, a], donate_argnums=0)
+    a = np.arange(3.0, dtype=np.float32)
+    for _ in range(2):
+        f(a, jnp.ones(3))
+    assert_array_equal(a, np.arange(3.0))
+
+
+# Methods.
+
+
+class Trainer:
+    def __init__(self, w):
+        self.w = w
+        self.steps = 3
+
+    def step(self, x, y):
+        return self.w + x, self.w * y
+
+    @autojit.jit(donate_argnums=1)
+    def by_number(self, x, y):
+        return self.w + x, self.w * y
+
+    @autojit.jit(donate_argnames=("x", "y"))
+    def by_name(self, x, y):
+        return self.w + x, self.w * y
+
+    @autojit.jit(donate_argnums=0)
+    def consumed(self, x):
+        return self.w + x
+
+    @functools.partial(autojit.jit, donate_argnames="self")
+    def consumed_by_name(self, x):
+        return self.w + x
+
+    def __call__(self, x, y):
+        return self.w + x, self.w * y
+
+
+def test_a_decorated_method_counts_its_instance():
+    for _ in range(2):
+        w, x, y = arrays(3)
+        trainer = Trainer(w)
+        trainer.by_number(x, y)
+        assert deleted(w, x, y) == [False, True, False]
+        x, y = arrays(2)
+        trainer.by_number(y=y, x=x)
+        assert deleted(w, x, y) == [False, True, False]
+        x, y = arrays(2)
+        trainer.by_name(x, y=y)
+        assert deleted(w, x, y) == [False, True, True]
+
+
+def test_a_decorated_method_may_donate_its_instance():
+    for name in ("consumed", "consumed_by_name"):
+        w, x = arrays(2)
+        trainer = Trainer(w)
+        assert_array_equal(getattr(trainer, name)(x), jnp.arange(3.0) * 2 + 1)
+        assert deleted(w, x) == [True, False]
+
+
+def test_a_wrapped_method_does_not_count_its_instance():
+    w, x, y = arrays(3)
+    trainer = Trainer(w)
+    for options in ({"donate_argnums": 0}, {"donate_argnames": "x"}):
+        for fun in (trainer.step, trainer):
+            f = autojit.jit(fun, **options)
+            for _ in range(2):
+                (x,) = arrays(1)
+                assert_array_equal(f(x, y)[0], w + w)
+                assert deleted(w, x, y) == [False, True, False]
+    with pytest.raises(ValueError, match="2"):
+        autojit.jit(trainer.step, donate_argnums=2)
+
+
+def test_the_arrays_of_a_wrapped_partial_are_not_donated():
+    w, y = arrays(2)
+    f = autojit.jit(functools.partial(lambda w, x, y: (w + x, y), w), donate_argnums=0)
+    for _ in range(2):
+        (x,) = arrays(1)
+        assert_array_equal(f(x, y)[0], w + w)
+        assert deleted(w, x, y) == [False, True, False]
+
+
+def test_a_wrapped_object_that_is_a_donated_argument_too():
+    class Model:
+        def __init__(self, w):
+            self.w = w
+
+        def __call__(self, other, x):
+            return self.w + other.w + x
+
+    w, v, x = arrays(3)
+    model = Model(w)
+    f = autojit.jit(model, donate_argnums=0)
+    f(Model(v), x)
+    assert deleted(w, v, x) == [False, True, False]
+    f(model, x)
+    assert deleted(w, x) == [True, False]
+
+
+# In transformations, donation is the business of the outermost call.
+
+TRANSFORMATIONS = {
+    "jit": jax.jit,
+    "vmap": jax.vmap,
+    "grad": lambda f: jax.grad(lambda x, y: sum(a.sum() for a in f(x, y))),
+    "jit of vmap": lambda f: jax.jit(jax.vmap(f)),
+    "jvp": lambda f: lambda x, y: jax.jvp(f, (x, y), (x + 1, y + 1)),
+    "scan": lambda f: lambda x, y: jax.lax.scan(lambda c, r: f(c, r), y[0], x),
+    "make_jaxpr": lambda f: lambda x, y: len(jax.make_jaxpr(f)(x, y).jaxpr.outvars),
+    "eval_shape": lambda f: (
+        jax.eval_shape and (lambda x, y: [a.shape for a in jax.eval_shape(f, x, y)])
+    ),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMATIONS.values(), ids=TRANSFORMATIONS)
+@pytest.mark.parametrize("inner", [False, True])
+def test_in_a_transformation_it_is_donated_as_by_jax(transform, inner):
+    outcomes = []
+    for wrap in (jax.jit, autojit.jit):
+        f = wrap(two, donate_argnums=0)
+        g = (lambda x, y, f=f: f(x * 1.0, y)) if inner else f
+        x, y = arrays(2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = transform(g)(x, y)
+        values = [np.array(leaf).tolist() for leaf in jax.tree.leaves(result)]
+        outcomes.append((deleted(x, y), values))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_donation_in_a_dispatcher_in_a_dispatcher():
+    inner = autojit.jit(lambda state: Plain(w=state.w + 1), donate_argnums=0)
+    outer = autojit.jit(lambda state: [inner(state), inner(state), state.w])
+    (w,) = arrays(1)
+    for _ in range(2):
+        one, two_, same = outer(Plain(w=w))
+        assert_array_equal(one.w, two_.w)
+        assert same is w
+    assert deleted(w) == [False]
+    donating = autojit.jit(lambda state: inner(state), donate_argnums=0)
+    donating(Plain(w=w))
+    assert deleted(w) == [True]
+
+
+def test_nothing_is_donated_under_disable_jit():
+    f = autojit.jit(train, donate_argnums=0)
+    state = make_state()
+    leaves = walk_leaves(state)
+    with jax.disable_jit():
+        f(state, {"x": jnp.ones(3)})
+    assert deleted(leaves) == [False] * 3
+
+
+def test_a_failed_trace_donates_nothing():
+    @autojit.jit(donate_argnums=0)
+    def f(x, fail):
+        if fail:
+            raise ValueError("failed")
+        return x + 1
+
+    (x,) = arrays(1)
+    with pytest.raises(ValueError, match="failed"):
+        f(x, True)
+    assert deleted(x) == [False]
+    f(x, False)
+    assert deleted(x) == [True]
+
+
+# Warnings.
+
+
+def warned(fun, *args):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fun(*args)
+    return [(w.category, str(w.message)) for w in caught]
+
+
+def test_the_warning_about_unusable_buffers_is_that_of_jax():
+    def fun(x, y):
+        return x.sum() + y.sum()
+
+    expected = warned(jax.jit(fun, donate_argnums=(0, 1)), *arrays(2))
+    assert expected
+    f = autojit.jit(fun, donate_argnums=(0, 1))
+    assert warned(f, *arrays(2)) == expected
+    assert warned(f, *arrays(2)) == []
+
+    def of_object(tree):
+        return tree.x.sum() + tree.y[0].sum()
+
+    f = autojit.jit(of_object, donate_argnums=0)
+    x, y = arrays(2)
+    assert warned(f, Plain(x=x, y=[y])) == expected
+    assert deleted(x, y) == [False, False]
+
+
+def test_a_donated_array_that_can_be_used_is_no_reason_to_warn():
+    f = autojit.jit(train, donate_argnums=0)
+    state = make_state()
+    assert warned(f, state, {"x": jnp.ones(3)}) == []
+
+
+def test_donation_can_save_an_array_that_is_returned():
+    """The buffer goes from the argument to the result."""
+    f = autojit.jit(lambda state: state, donate_argnums=0)
+    x, y = arrays(2)
+    pointer = x.unsafe_buffer_pointer()
+    plain = jax.jit(lambda x: x, donate_argnums=0)
+    reused = y.unsafe_buffer_pointer() == plain(y).unsafe_buffer_pointer()
+    result = f(Plain(x=x, n=1))
+    assert deleted(x) == [True]
+    assert_array_equal(result.x, jnp.arange(3.0))
+    assert (result.x.unsafe_buffer_pointer() == pointer) is reused
+
+
+# Options and tables.
+
+
+def test_a_copy_donates_too():
+    import copy
+    import pickle
+
+    f = autojit.jit(two, donate_argnums=0)
+    copies = [copy.copy(f), copy.deepcopy(f), pickle.loads(pickle.dumps(f))]
+    for g in copies:
+        x, y = arrays(2)
+        g(x, y)
+        assert deleted(x, y) == [True, False]
+
+
+def test_dispatchers_with_and_without_donation_share_nothing():
+    def fun(x, y):
+        return x + 1, y * 2
+
+    plain = autojit.jit(fun)
+    first = autojit.jit(fun, donate_argnums=0)
+    second = autojit.jit(fun, donate_argnums=1)
+    for _ in range(2):
+        for f, expected in [
+            (plain, [False, False]),
+            (first, [True, False]),
+            (second, [False, True]),
+        ]:
+            x, y = arrays(2)
+            f(x, y)
+            assert deleted(x, y) == expected
+    assert plain.cache_info().traces == 1
+    again = autojit.jit(fun, donate_argnums=0)
+    x, y = arrays(2)
+    again(x, y)
+    assert deleted(x, y) == [True, False]
+    assert again.cache_info().traces == 1

@@ -1,0 +1,467 @@
+"""JAX's own objects, and classes that JAX was told to take apart.
+
+`JAX_KINDS` lists them for the tests of all kinds in all positions; here is what only
+some of them do.
+"""
+
+import operator
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from graphs import equal_leaves
+from jax.experimental import sparse
+from jax.sharding import (
+    AbstractMesh,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    SingleDeviceSharding,
+)
+from kinds import Kind, Plain, Slots, add, double, once_for_each_array, triple
+
+import autojit
+
+DEVICE = jax.devices()[0]
+INDICES = jnp.asarray([[0], [2], [4]])
+POINTERS = jnp.asarray([0, 1, 3])
+COLUMNS = jnp.asarray([0, 1, 3])
+
+JITTED = jax.jit(double)
+DISPATCHER = autojit.jit(double)
+
+
+@jax.custom_jvp
+def with_jvp(x):
+    return x * 2
+
+
+@with_jvp.defjvp
+def _with_jvp_rule(primals, tangents):
+    return with_jvp(*primals), tangents[0] * 7
+
+
+@jax.custom_vjp
+def with_vjp(x):
+    return x * 2
+
+
+with_vjp.defvjp(lambda x: (with_vjp(x), None), lambda _, g: (g * 7,))
+
+
+@jax.custom_gradient
+def with_gradient(x):
+    return x * 2, lambda g: (g * 7,)
+
+
+@jax.custom_batching.custom_vmap
+def with_vmap(x):
+    return x * 2
+
+
+@with_vmap.def_vmap
+def _with_vmap_rule(axis_size, in_batched, x):
+    return x * 7, in_batched[0]
+
+
+# Classes that are registered as pytrees, in each way that JAX has.
+
+
+class Node(Plain):
+    """Has `a`, with arrays, and `b`, which is static."""
+
+    def __init__(self, a, b):
+        super().__init__(a=a, b=b)
+
+
+class ByFunctions(Node):
+    pass
+
+
+class ByFunctionsWithKeys(Node):
+    pass
+
+
+@jax.tree_util.register_pytree_node_class
+class ByClass(Node):
+    def tree_flatten(self):
+        return (self.a,), self.b
+
+    @classmethod
+    def tree_unflatten(cls, b, children):
+        return cls(*children, b)
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class ByClassWithKeys(ByClass):
+    def tree_flatten_with_keys(self):
+        return ((jax.tree_util.GetAttrKey("a"), self.a),), self.b
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class ByFields:
+    a: object
+    b: object = field(metadata={"static": True})
+
+
+@dataclass(frozen=True)
+class ByNamesOfFields:
+    a: object
+    b: object
+
+
+@jax.tree_util.register_static
+class Static(Node):
+    """JAX takes it for static; arrays in it are leaves here all the same."""
+
+    def __eq__(self, other):
+        return type(other) is type(self) and other.b == self.b
+
+    def __hash__(self):
+        return hash(self.b)
+
+
+jax.tree_util.register_pytree_node(
+    ByFunctions, lambda n: ((n.a,), n.b), lambda b, children: ByFunctions(*children, b)
+)
+jax.tree_util.register_pytree_with_keys(
+    ByFunctionsWithKeys,
+    lambda n: (((jax.tree_util.GetAttrKey("a"), n.a),), n.b),
+    lambda b, children: ByFunctionsWithKeys(*children, b),
+)
+jax.tree_util.register_dataclass(ByNamesOfFields, ["a"], ["b"])
+
+REGISTERED = (
+    ByFunctions,
+    ByFunctionsWithKeys,
+    ByClass,
+    ByClassWithKeys,
+    ByFields,
+    ByNamesOfFields,
+)
+
+
+def mesh(name="i"):
+    return Mesh(np.array([DEVICE]), (name,))
+
+
+def sparse_rows(x, shape=(2, 4)):
+    return sparse.BCSR((x, COLUMNS, POINTERS), shape=shape)
+
+
+make_key = once_for_each_array(lambda x: jax.random.key(int(x[0])))
+make_keys = once_for_each_array(lambda x: jax.random.split(jax.random.key(int(x[0]))))
+
+JAX_KINDS = {
+    # Leaves.
+    "array": Kind(
+        lambda x: x, lambda x: np.asarray(x), lambda x: [x], inner=lambda x: x
+    ),
+    "PRNG key": Kind(
+        make_key, lambda x: np.asarray(jax.random.key_data(make_key(x))), arrays=1
+    ),
+    "PRNG keys": Kind(make_keys, lambda x: [make_keys(x)], arrays=1),
+    # By identity.
+    "jitted function": Kind(
+        lambda x: JITTED, lambda x: jax.jit(double), lambda x: double, whole=True
+    ),
+    "dispatcher": Kind(lambda x: DISPATCHER, lambda x: autojit.jit(double), whole=True),
+    "custom_jvp": Kind(
+        lambda x: with_jvp, lambda x: jax.custom_jvp(double), whole=True
+    ),
+    "custom_vjp": Kind(
+        lambda x: with_vjp, lambda x: jax.custom_vjp(double), whole=True
+    ),
+    "custom_gradient": Kind(
+        lambda x: with_gradient, lambda x: jax.custom_gradient(double), whole=True
+    ),
+    "function of jax.numpy": Kind(
+        lambda x: jnp.sin, lambda x: jnp.cos, lambda x: np.sin, whole=True
+    ),
+    "ufunc of jax.numpy": Kind(
+        lambda x: jnp.add, lambda x: jnp.subtract, lambda x: np.add, whole=True
+    ),
+    "scalar type of jax.numpy": Kind(lambda x: jnp.float32, lambda x: np.float32),
+    "Device": Kind(lambda x: DEVICE, lambda x: str(DEVICE), whole=True),
+    # Functions by value: transformed anew for each call.
+    "jax.grad": Kind(
+        lambda x: jax.grad(double),
+        lambda x: jax.grad(triple),
+        lambda x: jax.grad(double, has_aux=True),
+        whole=True,
+    ),
+    "jax.vmap": Kind(
+        lambda x: jax.vmap(double),
+        lambda x: jax.vmap(triple),
+        lambda x: jax.vmap(double, out_axes=1),
+        whole=True,
+    ),
+    "jax.checkpoint": Kind(
+        lambda x: jax.checkpoint(double),
+        lambda x: jax.checkpoint(triple),
+        lambda x: jax.checkpoint(double, static_argnums=0),
+        whole=True,
+    ),
+    # Where and how arrays are.
+    "Mesh": Kind(
+        lambda x: mesh(),
+        lambda x: mesh("j"),
+        lambda x: Mesh(np.array([[DEVICE]]), ("i", "j")),
+        look=lambda m: (m.axis_names, m.devices.shape, list(map(str, m.devices.flat))),
+    ),
+    "AbstractMesh": Kind(
+        lambda x: AbstractMesh((1, 2), ("i", "j")),
+        lambda x: AbstractMesh((2, 1), ("i", "j")),
+        look=lambda m: (m.axis_names, m.axis_sizes),
+    ),
+    "PartitionSpec": Kind(
+        lambda x: PartitionSpec("i", None),
+        lambda x: PartitionSpec(None, "i"),
+        lambda x: PartitionSpec("i", "j"),
+        lambda x: ("i", None),
+        look=repr,
+    ),
+    "NamedSharding": Kind(
+        lambda x: NamedSharding(mesh(), PartitionSpec("i")),
+        lambda x: NamedSharding(mesh(), PartitionSpec()),
+        lambda x: NamedSharding(mesh("j"), PartitionSpec("j")),
+        look=repr,
+    ),
+    "SingleDeviceSharding": Kind(
+        lambda x: SingleDeviceSharding(DEVICE),
+        lambda x: NamedSharding(mesh(), PartitionSpec()),
+        look=repr,
+    ),
+    "sharding of an array": Kind(
+        lambda x: INDICES.sharding, lambda x: PartitionSpec(), look=repr
+    ),
+    "ShapeDtypeStruct": Kind(
+        lambda x: jax.ShapeDtypeStruct((3,), jnp.float32),
+        lambda x: jax.ShapeDtypeStruct((4,), jnp.float32),
+        lambda x: jax.ShapeDtypeStruct((3,), jnp.int32),
+        lambda x: jax.ShapeDtypeStruct((3,), jnp.float32, weak_type=True),
+        lambda x: jax.ShapeDtypeStruct(
+            (3,), jnp.float32, sharding=SingleDeviceSharding(DEVICE)
+        ),
+        look=lambda s: (s.shape, s.dtype, s.weak_type, repr(s.sharding)),
+    ),
+    "PRNG key type": Kind(
+        lambda x: jax.random.key(0).dtype,
+        lambda x: jax.random.key(0, impl="rbg").dtype,
+        look=str,
+    ),
+    "structure of a tree": Kind(
+        lambda x: jax.tree.structure([1, {"a": 2}]),
+        lambda x: jax.tree.structure([1, {"b": 2}]),
+        look=str,
+    ),
+    "path in a tree": Kind(
+        lambda x: jax.tree.leaves_with_path([{"a": 1}])[0][0],
+        lambda x: jax.tree.leaves_with_path([{"b": 1}])[0][0],
+        look=repr,
+    ),
+    # Objects with arrays.
+    "Partial": Kind(
+        lambda x: jax.tree_util.Partial(add, x),
+        lambda x: jax.tree_util.Partial(add, y=x),
+        lambda x: jax.tree_util.Partial(double, x),
+        inner=lambda p: p.args[0],
+    ),
+    "Partial with keywords": Kind(
+        lambda x: jax.tree_util.Partial(add, 1, y=x),
+        lambda x: jax.tree_util.Partial(add, 1.0, y=x),
+        inner=lambda p: p.keywords["y"],
+    ),
+    "BCOO": Kind(
+        lambda x: sparse.BCOO((x, INDICES), shape=(5,)),
+        lambda x: sparse.BCOO((x, INDICES), shape=(6,)),
+        lambda x: sparse.BCOO((x, INDICES), shape=(5,), unique_indices=True),
+    ),
+    "BCSR": Kind(sparse_rows, lambda x: sparse_rows(x, (2, 5))),
+    **{
+        f"registered {cls.__name__}": Kind(
+            lambda x, cls=cls: cls(x, "b"),
+            lambda x, cls=cls: cls(x, "c"),
+            lambda x, cls=cls: Plain(a=x, b="b"),
+            inner=operator.attrgetter("a"),
+        )
+        for cls in (*REGISTERED, Static)
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [JITTED, DISPATCHER, with_jvp, with_vjp, with_gradient, with_vmap, jnp.sin],
+    ids=lambda function: function.__name__,
+)
+def test_functions_with_rules_keep_them(function, x):
+    """They are arguments, and are called and transformed in the function."""
+
+    def f(function, x):
+        if isinstance(function, type(with_vmap)):  # has no derivative
+            return function(x), jax.vmap(function)(x)
+        slope = jax.grad(lambda x: function(x).sum())
+        return function(x), jax.vmap(function)(x), slope(x)
+
+    jitted = autojit.jit(lambda obj, x: f(obj.function, x))
+    for _ in range(2):
+        results = jitted(Plain(function=function), x)
+        for result, expected in zip(results, f(function, x), strict=True):
+            np.testing.assert_allclose(result, expected, rtol=1e-6)
+    assert jitted.cache_info().traces == 1
+
+
+@pytest.mark.parametrize("cls", REGISTERED)
+def test_a_registered_class_is_a_pytree_in_the_trace_and_after(cls, x):
+    @autojit.jit
+    def f(node):
+        grads = jax.grad(lambda node: (node.a**2).sum())(node)
+        return jax.tree.map(lambda a: a + 1, node), grads
+
+    node = cls(x, "b")
+    plus_one, grads = f(node)
+    for result, expected in ((plus_one, x + 1), (grads, 2 * x)):
+        assert type(result) is cls
+        assert result.b == "b"
+        np.testing.assert_array_equal(result.a, expected)
+        assert jax.tree.structure(result) == jax.tree.structure(node)
+    f(cls(x + 1, "b"))
+    assert f.cache_info().traces == 1
+
+
+def test_what_jax_takes_for_static_is_taken_apart(x):
+    f = autojit.jit(lambda node: node.a * 2)
+    for y in (x, x + 1):
+        np.testing.assert_array_equal(f(Static(y, "b")), y * 2)
+    assert f.cache_info().traces == 1
+
+
+def test_typed_keys_draw_the_same_numbers():
+    f = autojit.jit(lambda state: jax.random.normal(state.key, (2,)))
+    for seed in (0, 1):
+        key = jax.random.key(seed)
+        np.testing.assert_allclose(f(Plain(key=key)), jax.random.normal(key, (2,)))
+    assert f.cache_info().traces == 1
+    # Another implementation is another dtype: for `jax.jit` to tell.
+    other = jax.random.key(0, impl="rbg")
+    np.testing.assert_allclose(f(Plain(key=other)), jax.random.normal(other, (2,)))
+    assert f.cache_info().currsize == 1
+    assert f.cache_info().traces == 2
+
+
+def test_keys_come_back():
+    split = autojit.jit(lambda key: {"keys": jax.random.split(key), "same": key})
+    key = jax.random.key(3)
+    result = split(key)
+    assert equal_leaves(result["keys"], jax.random.split(key))
+    assert equal_leaves(result["same"], key)
+
+
+PLACES_OF_REFS = {
+    "argument": (lambda ref: ref, lambda arg: arg),
+    "element": (lambda ref: [0, ref], lambda arg: arg[1]),
+    "dict value": (lambda ref: {"a": {"b": ref}}, lambda arg: arg["a"]["b"]),
+    "attribute": (lambda ref: Plain(ref=ref), lambda arg: arg.ref),
+    "slot": (lambda ref: Slots(0, ref), lambda arg: arg.b),
+    "partial": (
+        lambda ref: jax.tree_util.Partial(add, ref),
+        lambda arg: arg.args[0],
+    ),
+}
+
+
+@pytest.mark.parametrize(("put", "get"), PLACES_OF_REFS.values(), ids=PLACES_OF_REFS)
+def test_a_ref_is_a_leaf_that_the_function_writes(put, get, x):
+    """The one argument that is not copied: changing it is what it is for."""
+
+    @autojit.jit
+    def f(arg, y):
+        ref = get(arg)
+        assert isinstance(ref, jax.core.Tracer)
+        ref[...] += y
+        return ref[...] * 2
+
+    for factor in (1, 2):
+        ref = jax.new_ref(x)
+        doubled = f(put(ref), x * factor)
+        np.testing.assert_array_equal(ref[...], x + x * factor)
+        np.testing.assert_array_equal(doubled, (x + x * factor) * 2)
+    assert f.cache_info()[:4] == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("hide", [lambda r: lambda: r, lambda r: Plain(f=lambda: r).f])
+def test_a_ref_in_a_closure_goes_by_identity(hide, x):
+    """As in ``jax.jit``, the function writes to the very one that it captured."""
+
+    @autojit.jit
+    def f(function, y):
+        function()[...] += y
+
+    one, two = jax.new_ref(x), jax.new_ref(x)
+    f(hide(one), x)
+    f(hide(one), x)
+    assert f.cache_info().traces == 1
+    f(hide(two), x)
+    assert f.cache_info().traces == 2
+    np.testing.assert_array_equal(one[...], x * 3)
+    np.testing.assert_array_equal(two[...], x * 2)
+
+
+def test_a_ref_that_is_no_argument_is_as_in_jax_jit(x):
+    """It lives as long as the trace."""
+
+    def f(x):
+        ref = jax.new_ref(x)
+        ref[0] = 7.0
+        return {"frozen": ref[...]}
+
+    np.testing.assert_array_equal(autojit.jit(f)(x)["frozen"], f(x)["frozen"])
+
+
+def test_shardings_and_meshes_are_used_in_the_trace(x):
+    @autojit.jit
+    def f(x, placement):
+        return jax.lax.with_sharding_constraint(x * 2, placement.sharding)
+
+    for _ in range(2):
+        sharding = NamedSharding(mesh(), PartitionSpec("i"))
+        result = f(x, Plain(sharding=sharding))
+        np.testing.assert_array_equal(result, x * 2)
+        assert result.sharding.is_equivalent_to(sharding, 1)
+    assert f.cache_info().traces == 1
+
+
+def test_sparse_matrices_multiply(x):
+    matrix = sparse.BCOO.fromdense(jnp.diag(x + 1))
+    f = autojit.jit(lambda m, v: (m @ v, m * 2))
+    for _ in range(2):
+        product, twice = f(matrix, x)
+        np.testing.assert_array_equal(product, (x + 1) * x)
+        assert type(twice) is sparse.BCOO
+        np.testing.assert_array_equal(twice.todense(), jnp.diag(x + 1) * 2)
+    assert f.cache_info().traces == 1
+
+
+def test_a_structure_serves_to_build_a_tree_in_the_trace(x):
+    @autojit.jit
+    def f(structure, x):
+        return jax.tree.unflatten(structure, [x, x + 1])
+
+    for _ in range(2):
+        tree = f(jax.tree.structure([0, {"a": 0}]), x)
+        np.testing.assert_array_equal(tree[1]["a"], x + 1)
+    assert f.cache_info().traces == 1
+
+
+def test_shape_structs_are_made_arrays_in_the_trace():
+    def zeros(like):
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), like)
+
+    like = jax.eval_shape(lambda: {"a": jnp.ones(3), "b": [jnp.ones((), jnp.int32)]})
+    result = autojit.jit(zeros)(like)
+    assert result["a"].shape == (3,)
+    assert result["b"][0].dtype == jnp.int32

@@ -1,0 +1,777 @@
+"""Many threads at once, asyncio tasks, forked and spawned workers.
+
+Threads switch every microsecond, which interleaves them as finely as CPython can. What
+is counted is exact: each call is a hit or a miss, and each skeleton is traced once.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import faulthandler
+import functools
+import gc
+import itertools
+import multiprocessing
+import os
+import pickle
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import spawn_worker
+from jax import lax
+from kinds import Data, Matmul, OpaqueValue, Plain
+
+import autojit
+
+TIMEOUT = 120  # only ever reached by a deadlock
+THREADS = 8
+
+
+@pytest.fixture(autouse=True)
+def switching():
+    """Switch threads as often as possible, and end what holds the GIL forever."""
+    interval = sys.getswitchinterval()
+    faulthandler.dump_traceback_later(3 * TIMEOUT, exit=True, file=sys.__stderr__)
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+    faulthandler.cancel_dump_traceback_later()
+
+
+def in_threads(work, count=THREADS):
+    """Run ``work(i)`` in threads that start together; return the results in order."""
+    barrier = threading.Barrier(count)
+    results = [None] * count
+    errors = []
+
+    def run(i):
+        try:
+            barrier.wait(TIMEOUT)
+            results[i] = work(i)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=run, args=(i,), daemon=True) for i in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + TIMEOUT
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in threads):
+        with tempfile.TemporaryFile("w+") as file:
+            faulthandler.dump_traceback(file, all_threads=True)
+            file.seek(0)
+            pytest.fail("deadlock\n" + file.read(), pytrace=False)
+    if errors:
+        raise errors[0]
+    return results
+
+
+@contextlib.contextmanager
+def meanwhile(work):
+    """Repeat ``work()`` in another thread during the body."""
+    stop = threading.Event()
+    errors = []
+
+    def run():
+        try:
+            while not stop.is_set():
+                work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    if errors:
+        raise errors[0]
+
+
+def equal(a, b):
+    np.testing.assert_array_equal(a, b)
+
+
+# Dispatch.
+
+
+def test_no_hit_is_lost(x):
+    f = autojit.jit(lambda box, n: {"y": box.a * n, "box": box})
+    f(Data(x), 2)
+
+    def work(i):
+        mine = x + i
+        for _ in range(200):
+            result = f(Data(mine, ["list"]), 2) if i % 2 else f(Data(mine), 2)
+            equal(result["y"], mine * 2)
+            assert result["box"].a is mine
+
+    in_threads(work)
+    info = f.cache_info()
+    assert info.hits + info.misses == THREADS * 200 + 1
+    assert (info.traces, info.currsize) == (2, 2)
+
+
+def test_threads_with_skeletons_of_their_own(x):
+    f = autojit.jit(lambda box, n: box.a * n + len(box.b))
+
+    def work(i):
+        for k in range(60):
+            n = (i + k) % 5
+            equal(f(Data(x, {"k": n}), n), x * n + 1)
+
+    in_threads(work)
+    info = f.cache_info()
+    assert info.hits + info.misses == THREADS * 60
+    assert (info.traces, info.currsize) == (5, 5)
+
+
+def test_instances_are_not_shared_between_threads(x):
+    f = autojit.jit(lambda box: [box, box])
+
+    def work(i):
+        return [f(Plain(a=x, items=[1, x])) for _ in range(50)]
+
+    results = [r for of_thread in in_threads(work) for r in of_thread]
+    assert all(a is b for a, b in results)
+    assert len({id(a) for a, _ in results}) == len(results)
+    assert len({id(a.items) for a, _ in results}) == len(results)
+
+
+def test_the_least_recently_used_go_under_load(x):
+    f = autojit.jit(lambda x, n: x * n, maxsize=3)
+
+    def work(i):
+        order = random.Random(i)
+        for _ in range(25):
+            n = order.randrange(6)
+            equal(f(x, n), x * n)
+            assert f.cache_info().currsize <= 3
+
+    in_threads(work, 4)
+    info = f.cache_info()
+    assert info.hits + info.misses == 4 * 25
+    assert info.currsize == 3
+
+
+# First calls.
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02])
+def test_racing_first_calls_trace_once(x, pause):
+    for _ in range(10):
+        traced = []
+
+        def body(box, n, traced=traced):
+            traced.append(threading.get_ident())
+            time.sleep(pause)  # so that the others come while this one traces
+            return {"y": box.a * n}
+
+        f = autojit.jit(body)
+        for result in in_threads(lambda i, f=f: f(Data(x + i), 3)["y"] - x * 3):
+            assert len(set(result.tolist())) == 1
+        assert len(traced) == 1
+        info = f.cache_info()
+        assert info.hits + info.misses == THREADS
+        assert (info.traces, info.currsize) == (1, 1)
+
+
+def test_racing_first_calls_of_several_skeletons_trace_each_once(x):
+    for _ in range(5):
+        traced = []
+
+        def body(box, n, traced=traced):
+            traced.append(n)
+            time.sleep(0.002)
+            return box.a * n
+
+        f = autojit.jit(body)
+
+        def work(i, f=f):
+            for n in range(4):
+                equal(f(Data(x), (n + i) % 4), x * ((n + i) % 4))
+
+        in_threads(work)
+        assert sorted(traced) == [0, 1, 2, 3]
+        info = f.cache_info()
+        assert info.hits + info.misses == THREADS * 4
+        assert (info.traces, info.currsize) == (4, 4)
+
+
+class SlowlyEqual(OpaqueValue):
+    """Lets other threads run while it is compared and hashed."""
+
+    def __eq__(self, other):
+        time.sleep(0)
+        return super().__eq__(other)
+
+    def __hash__(self):
+        time.sleep(0)
+        return super().__hash__()
+
+
+def test_racing_first_calls_with_values_that_run_python(x):
+    for _ in range(20):
+        f = autojit.jit(lambda x, key: x * key.value)
+        in_threads(lambda i, f=f: [equal(f(x, SlowlyEqual(n)), x * n) for n in (2, 3)])
+        info = f.cache_info()
+        assert info.hits + info.misses == THREADS * 2
+        assert (info.traces, info.currsize) == (2, 2)
+
+
+def test_racing_first_calls_with_two_shapes_trace_each_once(x):
+    for _ in range(5):
+        shapes = []
+
+        def body(box, shapes=shapes):
+            shapes.append(box.a.shape)
+            time.sleep(0.002)
+            return box.a * 2
+
+        f = autojit.jit(body)
+        in_threads(lambda i, f=f: f(Data(jnp.ones(2 + i % 2))))
+        assert sorted(shapes) == [(2,), (3,)]
+        assert f.cache_info()[2:4] == (2, 1)
+
+
+def test_racing_first_calls_that_fail_each_raise(x):
+    def body(box, n):
+        time.sleep(0.002)
+        raise KeyError(n)
+
+    f = autojit.jit(body)
+
+    def work(i):
+        for n in range(3):
+            with pytest.raises(KeyError) as raised:
+                f(Data(x), n)
+            assert raised.value.args == (n,)
+
+    in_threads(work)
+    assert f.cache_info().currsize == 0
+    assert f.cache_info().hits == 0
+
+
+def test_a_failing_first_call_does_not_break_the_others(x):
+    for _ in range(10):
+        failures = itertools.count()
+
+        def body(box, n, failures=failures):
+            time.sleep(0.002)
+            if next(failures) == 0:
+                raise KeyError("only the first")
+            return box.a * n
+
+        f = autojit.jit(body)
+
+        def work(i, f=f):
+            try:
+                equal(f(Data(x), 3), x * 3)
+            except KeyError:
+                return 1
+            return 0
+
+        assert sum(in_threads(work)) == 1
+        # The others waited for the trace that failed, and in JAX each then makes its
+        # own. What they have made stays.
+        traces = f.cache_info().traces
+        equal(f(Data(x), 3), x * 3)
+        assert f.cache_info().currsize == 1
+        assert f.cache_info().traces == traces
+
+
+def test_a_call_without_compilation_leaves_the_trace_of_another_thread(x):
+    tracing, go_on = threading.Event(), threading.Event()
+
+    @autojit.jit
+    def f(box, n):
+        if n == 2 and isinstance(box.a, jax.core.Tracer):
+            tracing.set()
+            assert go_on.wait(TIMEOUT)
+        return box.a * n
+
+    def work(i):
+        if i:
+            return f(Data(x), 2)
+        assert tracing.wait(TIMEOUT)
+        try:
+            f(Data(x), 3)
+            with jax.disable_jit():
+                return f(Data(x), 2)
+        finally:
+            go_on.set()
+
+    for result in in_threads(work, 2):
+        equal(result, x * 2)
+    equal(f(Data(x), 2), x * 2)
+    assert f.cache_info()[2:4] == (2, 2)
+
+
+# No deadlocks.
+
+
+def test_dispatchers_that_call_each_other_from_both_ends(x):
+    """Each thread traces what the other is about to ask for."""
+    for _ in range(5):
+        starts = []
+
+        def one(box, n, starts=starts):
+            time.sleep(0.005)
+            return starts[1](box, n - 1) + 1 if n else box.a
+
+        def two(box, n, starts=starts):
+            time.sleep(0.005)
+            return starts[0](box, n - 1) + 1 if n else box.a
+
+        starts += [autojit.jit(one), autojit.jit(two)]
+
+        def work(i, starts=starts):
+            for n in (4, 3):
+                equal(starts[i % 2](Data(x), n), x + n)
+
+        in_threads(work)
+        # Each has traced the numbers from 4 to 0, whoever asked for them first.
+        assert [f.cache_info().traces for f in starts] == [5, 5]
+
+
+def test_a_thread_started_in_a_trace_may_call_the_dispatcher(x):
+    """With another static: it must not wait for the trace that waits for it."""
+
+    @autojit.jit
+    def f(box, n):
+        if n == 0:
+            return box.a
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            constant = pool.submit(f, Data(np_x), n - 1).result(TIMEOUT)
+        return box.a * constant
+
+    np_x = jnp.arange(1.0, 4.0)
+    (result,) = in_threads(lambda i: f(Data(x), 2), 1)
+    equal(result, x * np_x * np_x)
+
+
+def test_two_traces_that_wait_for_one_another(x):
+    """Two skeletons are traced at the same time: each waits until the other is."""
+    meeting = threading.Barrier(2)
+
+    @autojit.jit
+    def f(box, n):
+        meeting.wait(TIMEOUT)
+        return box.a * n
+
+    results = in_threads(lambda i: f(Data(x), i), 2)
+    equal(results[1], x)
+    equal(results[0], x * 0)
+
+
+def test_a_finalizer_may_dispatch_and_clear(x):
+    """Garbage is collected in the middle of a dispatch, which runs any code."""
+    f = autojit.jit(lambda box, n: box.a * n)
+
+    class Finalized:
+        def __del__(self):
+            f(Data(x), 7)
+            if random.random() < 0.1:
+                f.clear_cache()
+
+    def work(i):
+        for k in range(30):
+            cycle = [Finalized()]
+            cycle.append(cycle)
+            del cycle
+            equal(f(Data(x), k % 3), x * (k % 3))
+
+    before = gc.get_threshold()
+    gc.set_threshold(20)
+    try:
+        in_threads(work, 4)
+    finally:
+        gc.set_threshold(*before)
+
+
+# Clearing.
+
+
+def test_clear_cache_while_others_call(x):
+    f = autojit.jit(lambda box, n: {"y": box.a * n, "n": n})
+
+    def work(i):
+        for k in range(25):
+            result = f(Data(x, ["static", k % 3]), k % 3)
+            equal(result["y"], x * (k % 3))
+            assert result["n"] == k % 3
+
+    def clear():
+        f.clear_cache()
+        time.sleep(0.002)
+
+    with meanwhile(clear):
+        in_threads(work, 4)
+    f.clear_cache()
+    assert f.cache_info()[:4] == (0, 0, 0, 0)
+    in_threads(lambda i: f(Data(x), 1))
+    info = f.cache_info()
+    assert (info.hits + info.misses, info.traces, info.currsize) == (THREADS, 1, 1)
+
+
+def test_jax_clear_caches_while_others_call(x):
+    f = autojit.jit(lambda box, n: {"y": box.a * n})
+
+    def work(i):
+        for k in range(20):
+            equal(f(Data(x), k % 2)["y"], x * (k % 2))
+
+    def clear():
+        jax.clear_caches()
+        time.sleep(0.02)
+
+    with meanwhile(clear):
+        in_threads(work, 4)
+    info = f.cache_info()
+    assert info.hits + info.misses == 4 * 20
+    assert info.currsize == 2
+
+
+def test_cache_info_while_others_call(x):
+    f = autojit.jit(lambda x, n: x * n)
+    seen = []
+
+    with meanwhile(lambda: seen.append(f.cache_info())):
+        in_threads(lambda i: [f(x, n % 3) for n in range(50)])
+    calls = [info.hits + info.misses for info in seen]
+    assert calls == sorted(calls)
+    info = f.cache_info()
+    assert (info.hits + info.misses, info.traces) == (THREADS * 50, 3)
+
+
+# Wrapping.
+
+
+def test_wrapping_one_function_from_many_threads(x):
+    for _ in range(10):
+        traced = []
+
+        def body(box, n, traced=traced):
+            traced.append(n)
+            time.sleep(0.002)
+            return box.a * n
+
+        def work(i, body=body):
+            f = autojit.jit(body)
+            equal(f(Data(x), 3), x * 3)
+            return f
+
+        dispatchers = in_threads(work)
+        assert traced == [3]
+        infos = {f.cache_info() for f in dispatchers}
+        assert len(infos) == 1
+        info = infos.pop()
+        assert info.hits + info.misses == THREADS
+        assert (info.traces, info.currsize) == (1, 1)
+
+
+def test_wrapping_a_method_from_many_threads(x):
+    traced = []
+
+    class Model:
+        def __init__(self, w):
+            self.w = w
+
+        def scaled(self, n):
+            traced.append(n)
+            return self.w * n
+
+    def work(i):
+        for _ in range(20):
+            model = Model(x + i)
+            equal(autojit.jit(model.scaled)(2), model.w * 2)
+
+    in_threads(work)
+    assert traced == [2]
+
+
+def test_wrapping_and_dropping(x):
+    def body(box, n):
+        return box.a * n
+
+    kept = autojit.jit(body)
+
+    def work(i):
+        for k in range(100):
+            f = autojit.jit(body)
+            if k % 10 == 0:
+                equal(f(Data(x), 2), x * 2)
+            del f
+
+    with meanwhile(gc.collect):
+        in_threads(work)
+    info = kept.cache_info()
+    assert info.hits + info.misses == THREADS * 10
+    assert (info.traces, info.currsize) == (1, 1)
+
+
+def test_functions_that_end_in_many_threads(x):
+    """The end of a function ends its table, whichever thread sees it."""
+
+    class Token:
+        pass
+
+    def work(i):
+        references = []
+        for n in range(5):
+            token = Token()
+            references.append(weakref.ref(token))
+            f = autojit.jit(lambda x, n=n, token=token: x * n)
+            equal(f(x), x * n)
+            references.append(weakref.ref(f))
+            del f, token
+        return references
+
+    references = [r for of_thread in in_threads(work, 4) for r in of_thread]
+    jax.clear_caches()
+    gc.collect()
+    assert [r() for r in references if r() is not None] == []
+
+
+# What is being walked changes.
+
+
+def test_attributes_that_another_thread_replaces(x):
+    """Each state of the attribute is consistent by itself, and so is each result."""
+    states = [(n, [jnp.full(3, float(n))] * n) for n in range(1, 4)]
+    box = Plain(state=states[0])
+    f = autojit.jit(lambda box: (box.state[0], [a * 2 for a in box.state[1]]))
+    turn = itertools.cycle(states)
+
+    def replace():
+        box.state = next(turn)
+
+    def work(i):
+        for _ in range(100):
+            n, arrays = f(box)
+            assert len(arrays) == n
+            for a in arrays:
+                equal(a, jnp.full(3, 2.0 * n))
+
+    with meanwhile(replace):
+        in_threads(work, 4)
+    assert f.cache_info().traces == 3
+
+
+def test_containers_that_another_thread_changes(x):
+    """A list and a dict grow and shrink: each result is of some state of theirs."""
+    shared = Plain(items=[x], table={0: x}, names={"a"})
+    f = autojit.jit(
+        lambda box: (len(box.items), sum(box.items), len(box.table), sorted(box.names))
+    )
+    numbers = itertools.count()
+
+    def change():
+        n = next(numbers) % 3
+        shared.items.append(x)
+        shared.table[n] = x
+        shared.names.add(str(n))
+        time.sleep(0)
+        if len(shared.items) > 4:
+            shared.items.clear()
+            shared.items.append(x)
+        shared.table.pop((n + 1) % 3, None)
+        shared.names.discard(str(n))
+
+    def work(i):
+        for _ in range(40):
+            try:
+                count, total, size, names = f(shared)
+            except RuntimeError as error:
+                if "changed" not in str(error):
+                    raise
+                continue
+            equal(total, x * count)
+            assert 0 <= size <= 3
+            assert names[-1] == "a"
+
+    with meanwhile(change):
+        in_threads(work, 4)
+
+
+# What belongs to a thread.
+
+
+def enable_x64():
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64
+
+    return enable_x64()
+
+
+def test_configuration_is_that_of_the_thread(x):
+    calls = []
+
+    @autojit.jit
+    def f(box, n):
+        calls.append(isinstance(box.a, jax.core.Tracer))
+        return {"y": box.a * n, "ones": jnp.ones(2) * n}
+
+    def work(i):
+        kinds = [
+            (contextlib.nullcontext, jnp.float32),
+            (enable_x64, jnp.float64),
+            (jax.disable_jit, jnp.float32),
+        ]
+        context, dtype = kinds[i % 3]
+        with context():
+            for _ in range(20):
+                result = f(Data(x), 2)
+                assert result["ones"].dtype == dtype
+                equal(result["y"], x * 2)
+
+    in_threads(work, 6)
+    assert calls.count(False) == 2 * 20
+    info = f.cache_info()
+    assert (info.traces, info.currsize) == (2, 1)
+    assert info.hits + info.misses == 4 * 20
+
+
+def test_traces_of_other_threads_are_not_mixed_up(x):
+    """One dispatcher inside of several transformations at once."""
+    f = autojit.jit(lambda box, n: {"y": jnp.sin(box.a) * n})
+
+    def g(x):
+        return f(Data(x), 2)["y"]
+
+    transformed = [
+        jax.jit(g),
+        jax.grad(lambda x: g(x).sum()),
+        lambda x: jax.vmap(g)(jnp.stack([x, x])),
+        lambda x: jax.jvp(g, (x,), (x,)),
+        lambda x: lax.scan(lambda c, row: (c, g(row)), 0.0, x)[1],
+        autojit.jit(g),
+    ]
+    references = (
+        lambda x: jnp.sin(x) * 2,
+        lambda x: jnp.cos(x) * 2,
+        lambda x: jnp.stack([jnp.sin(x) * 2] * 2),
+        lambda x: (jnp.sin(x) * 2, jnp.cos(x) * 2 * x),
+        lambda x: jnp.sin(x) * 2,
+        lambda x: jnp.sin(x) * 2,
+    )
+    expected = [plain(x) for plain in references]
+
+    def work(i):
+        for _ in range(3):
+            result = transformed[i % 6](x)
+            jax.tree.map(
+                functools.partial(np.testing.assert_allclose, rtol=1e-5),
+                result,
+                expected[i % 6],
+            )
+
+    in_threads(work, 6)
+    assert f.cache_info().currsize == 1
+
+
+def test_thread_pools(x):
+    model = Matmul(jnp.eye(3) * 2, power=2)
+    f = autojit.jit(model)
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        rows = [x + i for i in range(100)]
+        for row, result in zip(rows, pool.map(f, rows, timeout=TIMEOUT), strict=True):
+            equal(result, row * 4)
+    info = f.cache_info()
+    assert (info.hits + info.misses, info.traces) == (100, 1)
+
+
+def test_asyncio_tasks(x):
+    traced = []
+
+    def body(box, n):
+        traced.append(n)
+        return {"y": box.a * n}
+
+    f = autojit.jit(body)
+
+    async def call(i):
+        await asyncio.sleep(0)
+        here = f(Data(x + i), i % 3)["y"]
+        await asyncio.sleep(0)
+        there = (await asyncio.to_thread(f, Data(x + i), i % 3))["y"]
+        equal(here, (x + i) * (i % 3))
+        equal(there, here)
+
+    async def main():
+        await asyncio.wait_for(asyncio.gather(*map(call, range(30))), TIMEOUT)
+
+    asyncio.run(main())
+    assert sorted(traced) == [0, 1, 2]
+    info = f.cache_info()
+    assert (info.hits + info.misses, info.traces) == (60, 3)
+
+
+def test_an_asyncio_task_in_a_trace(x):
+    """The function may run an event loop while it is traced."""
+
+    @autojit.jit
+    def f(box):
+        async def double(a):
+            await asyncio.sleep(0)
+            return g(Data(a), 2)
+
+        async def main():
+            return await asyncio.gather(double(box.a), double(box.a + 1))
+
+        return asyncio.run(main())
+
+    g = autojit.jit(lambda box, n: box.a * n)
+    for _ in range(2):
+        a, b = f(Data(x))
+        equal(a, x * 2)
+        equal(b, (x + 1) * 2)
+
+
+# Processes.
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("how", ["hit", "while_others_call", "pool"])
+def test_forked_workers(how):
+    """As with `jax.jit`: what was compiled before the fork can be called after it."""
+    script = Path(__file__).with_name("fork_worker.py")
+    done = subprocess.run(
+        [sys.executable, str(script), "autojit", how],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_spawned_workers_get_a_pickled_dispatcher(x):
+    w = np.arange(3.0, dtype=np.float32)
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        for dispatcher in (spawn_worker.scaled, autojit.jit(spawn_worker.plain)):
+            assert pickle.loads(pickle.dumps(dispatcher))(Data(x), 2)["n"] == 2
+            future = pool.submit(spawn_worker.call, dispatcher, w, [2, 3, 2])
+            results, info = future.result(TIMEOUT)
+            for n, result in zip([2, 3, 2], results, strict=True):
+                equal(result, w * n)
+            assert info[:4] == (1, 2, 2, 2)
