@@ -38,9 +38,25 @@ class Array(metaclass=abc.ABCMeta):
     pass
 
 
-jax = sys.modules["jax"] = types.ModuleType("jax")
 fake = Anything("fake", (), {"Array": Array})
-jax.__getattr__ = lambda name: getattr(fake, name)
+
+
+class Finder:
+    # Finds jax and all that is below it.
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "jax":
+            return importlib.util.spec_from_loader(name, self, is_package=True)
+
+    def create_module(self, spec):
+        module = types.ModuleType(spec.name)
+        module.__getattr__ = lambda name: getattr(fake, name)
+        return module
+
+    def exec_module(self, module):
+        pass
+
+
+sys.meta_path.insert(0, Finder())
 
 # The package without its `__init__`: the core is told once how to specialize.
 autojit = types.ModuleType("autojit")
@@ -562,10 +578,12 @@ def sweep_all(names, kinds, leaks):
                 failures += sweep(*args)
                 if leaks:
                     sweep(*args)  # fills what is kept once
-                    before = blocks()
-                    sweep(*args)
-                    more = blocks() - before
-                    if more > 25:
+                    more = []
+                    for _ in range(4):
+                        before = blocks()
+                        sweep(*args)
+                        more.append(blocks() - before)
+                    if min(more) > 15:
                         problems.append(f"{more} more blocks")
             print("end", name, kind, failures, *problems[:5], sep="|", flush=True)
 """
@@ -647,6 +665,10 @@ def test_a_failed_allocation_is_a_memory_error_or_does_no_harm(operation):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    sys.version_info < (3, 12),
+    reason="a function whose cells cannot be made leaks its arguments in CPython 3.11",
+)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_failed_allocation_leaks_nothing(operation):
     found, _, _ = sweep(operation, leaks=True)
