@@ -14,7 +14,7 @@ std::string text_of(PyObject* object, PyObject* (*how)(PyObject*)) {
   Owned text = Owned::steal(how(object));
   const char* utf8 = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
   if (utf8 == nullptr) {
-    PyErr_Clear();
+    clear_refusal();
     return std::string("<") + Py_TYPE(object)->tp_name + ">";
   }
   return utf8;
@@ -366,7 +366,11 @@ PyObject* path(const Program& program, const char* root, std::size_t index) {
     bool state = i > 0 && program.nodes[steps[i - 1].node].op == Op::Reduce;
     text += step_text(program, steps[i], state);
   }
-  return PyUnicode_FromStringAndSize(text.data(), static_cast<Py_ssize_t>(text.size()));
+  // What a repr has raised and is no refusal.
+  return PyErr_Occurred() != nullptr
+             ? nullptr
+             : PyUnicode_FromStringAndSize(text.data(),
+                                           static_cast<Py_ssize_t>(text.size()));
 }
 
 PyObject* leaf_path(const Program& program, const char* root, std::uint32_t leaf) {
@@ -379,7 +383,11 @@ PyObject* describe(const Program& program) {
     return nullptr;
   }
   std::string text = std::string("Skeleton(") + describer.text + ")";
-  return PyUnicode_FromStringAndSize(text.data(), static_cast<Py_ssize_t>(text.size()));
+  // What a repr has raised and is no refusal.
+  return PyErr_Occurred() != nullptr
+             ? nullptr
+             : PyUnicode_FromStringAndSize(text.data(),
+                                           static_cast<Py_ssize_t>(text.size()));
 }
 
 }  // namespace autojit

@@ -106,7 +106,7 @@ bool after_trace(Dispatcher* self, Py_hash_t hash, PyObject* compiled,
 }
 
 // No specialization that was used last serves the call: look it up by hash, or make it.
-PyObject* dispatch_by_hash(Dispatcher* self, const CallView& call, PyObject*& eager) {
+PyObject* dispatch_by_hash(Dispatcher* self, CallView& call, PyObject*& eager) {
   Table* table = self->table;
   LeafVector flat;
   Program program;
@@ -186,7 +186,7 @@ PyObject* dispatch_by_hash(Dispatcher* self, const CallView& call, PyObject*& ea
 }
 
 // The result, or nullptr: then `eager` tells an exception from `jax.disable_jit`.
-PyObject* dispatch(Dispatcher* self, const CallView& call, PyObject*& eager) {
+PyObject* dispatch(Dispatcher* self, CallView& call, PyObject*& eager) {
   Table* table = self->table;
   std::uint64_t removals = table->removals;
   // Other dispatchers of the function may have been here since.
@@ -242,7 +242,10 @@ PyObject* dispatcher_vectorcall(PyObject* object, PyObject* const* args,
   }
   auto positional = static_cast<std::uint32_t>(PyVectorcall_NARGS(nargsf));
   CallView call{
-      self->fun_in_tree ? self->fun : nullptr, args, positional,
+      object,
+      self->fun_in_tree ? self->fun : nullptr,
+      args,
+      positional,
       kwnames != nullptr && PyTuple_GET_SIZE(kwnames) != 0 ? kwnames : nullptr,
       self->keyword_order_matters};
   PyObject* eager = nullptr;
@@ -257,7 +260,7 @@ PyObject* dispatcher_vectorcall(PyObject* object, PyObject* const* args,
     if (!python::enter_level()) {
       return nullptr;
     }
-    result = PyObject_Vectorcall(self->fun, args, positional, kwnames);
+    result = PyObject_Vectorcall(self->fun, call.args, positional, call.kwnames);
     python::leave_level();
   }
   return result;
@@ -327,9 +330,12 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
     return nullptr;
   }
   if (PyCallable_Check(fun) == 0) {
-    return PyErr_Format(PyExc_TypeError,
-                        "autojit.jit needs a callable, got %R of type %s", fun,
-                        Py_TYPE(fun)->tp_name);
+    Owned name = Owned::steal(
+        PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(fun)), "__name__"));
+    return !name ? nullptr
+                 : PyErr_Format(PyExc_TypeError,
+                                "autojit.jit needs a callable, got %R of type %S", fun,
+                                name.get());
   }
   const TypePlan* plan = nullptr;
   try {
@@ -351,7 +357,11 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   self->options = Py_NewRef(options);
   self->fun_in_tree = fun_in_tree;
   self->keyword_order_matters = takes_any_keyword(fun);
-  self->table = table_for(table_key(fun), options, static_cast<std::size_t>(maxsize));
+  try {
+    self->table = table_for(table_key(fun), options, static_cast<std::size_t>(maxsize));
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
   if (self->table == nullptr || !copy_attributes(self)) {
     return nullptr;
   }
@@ -387,7 +397,13 @@ void dispatcher_dealloc(PyObject* object) {
   // What the function leads to may lead to the table, which goes if the function does.
   Table* table = std::exchange(self->table, nullptr);
   if (table != nullptr) {
+    // It may go because of an exception, which is not to be touched.
+    PyObject* type = nullptr;
+    PyObject* value = nullptr;
+    PyObject* traceback = nullptr;
+    PyErr_Fetch(&type, &value, &traceback);
     park(table);
+    PyErr_Restore(type, value, traceback);
   }
   dispatcher_clear(object);
   Py_TYPE(object)->tp_free(object);

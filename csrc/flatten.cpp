@@ -111,7 +111,7 @@ class Flattener {
   bool function(PyObject* object);
   bool closure(PyObject* object);
   bool cell(PyObject* object);
-  void read_globals(PyObject* code, PyObject* globals);
+  void read_globals(PyObject* function);
   bool global(PyObject* globals, PyObject* name);
   bool too_much(PyObject* object);
   bool shared(PyObject* object, bool& seen);
@@ -137,6 +137,8 @@ class Flattener {
   // What the functions read from their modules: dict and name, borrowed.
   std::vector<std::pair<PyObject*, PyObject*>> globals_;
   std::set<std::pair<PyObject*, PyObject*>> globals_seen_;
+  std::set<PyObject*> homes_;  // the modules of the functions that go by value
+  PointerMap read_;            // functions whose names are noted
   std::vector<std::pair<std::size_t, PyObject*>> shareable_;
   std::size_t impure_ = 0;
   std::uint32_t depth_ = 0;
@@ -208,6 +210,10 @@ bool Flattener::give_slot(std::size_t index) {
 // A function is handed through whole: the trace has the caller's own.
 bool Flattener::function(PyObject* object) {
   if (is_named_function(object)) {
+    if (homes_.contains(PyFunction_GET_GLOBALS(object))) {
+      keep(Py_NewRef(object));
+      read_globals(object);
+    }
     return constant(Op::Identity, object);
   }
   if (among_closures_) {
@@ -248,20 +254,46 @@ bool Flattener::too_much(PyObject* object) {
   return true;
 }
 
-// The names in a function's code, and in that of the functions inside it. Some are
-// attributes' names; to look these up as well does no harm.
-void Flattener::read_globals(PyObject* code, PyObject* globals) {
-  auto* code_object = reinterpret_cast<PyCodeObject*>(code);
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(code_object->co_names); ++i) {
-    PyObject* name = PyTuple_GET_ITEM(code_object->co_names, i);
-    if (globals_seen_.emplace(globals, name).second) {
-      globals_.emplace_back(globals, name);
+// Notes the names in the code of a function and of those inside it, and in that of the
+// functions of the same module that it holds. Some are attributes' names; to look these
+// up as well does no harm.
+void Flattener::read_globals(PyObject* function) {
+  std::vector<PyObject*> functions{function};  // kept in `held_`
+  while (!functions.empty()) {
+    PyObject* at = functions.back();
+    functions.pop_back();
+    PyObject* globals = PyFunction_GET_GLOBALS(at);
+    bool seen = false;
+    (void)read_.get_or_insert(at, 0, seen);
+    if (!seen) {  // not inserted
+      continue;
     }
-  }
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(code_object->co_consts); ++i) {
-    PyObject* inner = PyTuple_GET_ITEM(code_object->co_consts, i);
-    if (PyCode_Check(inner)) {
-      read_globals(inner, globals);
+    keep(Py_NewRef(PyFunction_GET_CODE(at)));
+    std::vector<PyObject*> codes{PyFunction_GET_CODE(at)};
+    while (!codes.empty()) {
+      auto* code = reinterpret_cast<PyCodeObject*>(codes.back());
+      codes.pop_back();
+      for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(code->co_names); ++i) {
+        PyObject* name = PyTuple_GET_ITEM(code->co_names, i);
+        if (globals_seen_.emplace(globals, name).second) {
+          globals_.emplace_back(globals, name);
+        }
+      }
+      for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(code->co_consts); ++i) {
+        PyObject* inner = PyTuple_GET_ITEM(code->co_consts, i);
+        if (PyCode_Check(inner)) {
+          codes.push_back(inner);
+        }
+      }
+    }
+    PyObject* cells = PyFunction_GET_CLOSURE(at);
+    for (Py_ssize_t i = 0; cells != nullptr && i < PyTuple_GET_SIZE(cells); ++i) {
+      PyObject* inner = PyCell_Get(PyTuple_GET_ITEM(cells, i));
+      keep(inner);
+      if (inner != nullptr && PyFunction_Check(inner) &&
+          PyFunction_GET_GLOBALS(inner) == globals) {
+        functions.push_back(inner);
+      }
     }
   }
 }
@@ -281,9 +313,7 @@ bool Flattener::global(PyObject* globals, PyObject* name) {
     return node(value);
   }
   if (PyFunction_GET_GLOBALS(value) == globals) {
-    PyObject* code = PyFunction_GET_CODE(value);
-    keep(Py_NewRef(code));
-    read_globals(code, globals);
+    read_globals(value);
   }
   return constant(Op::Identity, value);
 }
@@ -298,11 +328,12 @@ bool Flattener::closure(PyObject* object) {
   }
   // Held: looking at its parts may run Python, which may change it.
   auto* function = reinterpret_cast<PyFunctionObject*>(object);
+  read_globals(object);
+  homes_.insert(function->func_globals);
   std::size_t begin = held_.size();
   for (PyObject* part : {function->func_code, function->func_globals}) {
     keep(Py_NewRef(part));
   }
-  read_globals(function->func_code, function->func_globals);
   std::size_t constants_end = held_.size();
   PyObject* annotations = PyFunction_GetAnnotations(object);
   if (annotations == nullptr && PyErr_Occurred() != nullptr) {
@@ -444,7 +475,7 @@ bool Flattener::node(PyObject* object) {
     if (lazy > 0) {
       object = consume(object);
     }
-    if (lazy < 0 || object == nullptr) {
+    if (object == nullptr || (lazy < 0 && !clear_refusal())) {
       return false;
     }
   }
@@ -540,6 +571,17 @@ bool Flattener::tuple(PyObject* object) {
   return true;
 }
 
+class PlanHolder {
+ public:
+  explicit PlanHolder(const TypePlan* plan) : plan_(plan) { ++plan->owners; }
+  PlanHolder(const PlanHolder&) = delete;
+  PlanHolder& operator=(const PlanHolder&) = delete;
+  ~PlanHolder() { plan_->release(); }
+
+ private:
+  const TypePlan* plan_;
+};
+
 // Numbers for the elements of a set, by which they are put in order. They depend on
 // what an element is only, and neither on addresses nor on the hashes of strings, so
 // that all processes of a computation have the same order. Elements that differ below
@@ -564,9 +606,12 @@ class Ordering {
   bool inside(PyObject* object, const TypePlan& plan, int levels, std::uint64_t& mixed);
 
   static constexpr std::uint64_t kOdd = 0x9E3779B97F4A7C15U;
+  // How many objects are looked at: what is shared is met again and again.
+  std::uint32_t budget_ = 2000;
 };
 
-// Of what goes by identity, as far as it has a name.
+// Of what goes by identity, as far as it has a name. May run Python, and may leave an
+// exception that is no refusal.
 std::uint64_t Ordering::name_of(PyObject* object) {
   if (PyType_Check(object)) {
     return text(reinterpret_cast<PyTypeObject*>(object)->tp_name);
@@ -579,7 +624,9 @@ std::uint64_t Ordering::name_of(PyObject* object) {
     if (name && PyUnicode_Check(name.get())) {
       return text(name.get());
     }
-    PyErr_Clear();
+    if (!name && !clear_refusal()) {
+      return 0;
+    }
   }
   return PyBool_Check(object) && object == Py_True ? 1 : 0;
 }
@@ -626,7 +673,6 @@ bool Ordering::inside(PyObject* object, const TypePlan& plan, int levels,
       break;
     case Kind::Dict:
       list = Owned::steal(PyDict_Items(object));
-      ++levels;  // the pairs are none
       break;
     case Kind::Method:
       list = Owned::steal(PyList_New(0));
@@ -638,7 +684,6 @@ bool Ordering::inside(PyObject* object, const TypePlan& plan, int levels,
     case Kind::Instance: {
       PyObject* dict = plan.has_dict ? python::instance_dict(object) : nullptr;
       list = Owned::steal(dict != nullptr ? PyDict_Items(dict) : PyList_New(0));
-      ++levels;
       for (const TypePlan::Slot& slot : plan.slots) {
         PyObject* value = *reinterpret_cast<PyObject**>(
             reinterpret_cast<char*>(object) + slot.offset);
@@ -668,7 +713,14 @@ bool Ordering::of(PyObject* object, int levels, std::uint64_t& mixed) {
   if (plan == nullptr) {
     return false;
   }
+  // Held: what runs may change the class.
+  Owned type = Owned::borrow(reinterpret_cast<PyObject*>(plan->type));
+  const PlanHolder holder(plan);
   mixed = text(plan->type->tp_name) * kOdd;
+  if (budget_ == 0) {
+    return true;
+  }
+  --budget_;
   if (plan->is_leaf) {
     return attribute(object, "shape", mixed) && attribute(object, "dtype", mixed);
   }
@@ -676,7 +728,7 @@ bool Ordering::of(PyObject* object, int levels, std::uint64_t& mixed) {
     case Kind::Identity:
     case Kind::Function:
       mixed ^= name_of(object) * kOdd;
-      return true;
+      return PyErr_Occurred() == nullptr;
     case Kind::Float: {
       double value = PyFloat_AS_DOUBLE(object);
       mixed ^= hash_bytes(reinterpret_cast<const char*>(&value), sizeof value);
@@ -718,7 +770,7 @@ bool Flattener::set(Op op, PyObject* object) {
   auto size = static_cast<std::size_t>(PyList_GET_SIZE(elements));
   std::vector<std::uint64_t> order(size);
   for (std::size_t i = 0; i < size; ++i) {
-    constexpr int kLevels = 4;
+    constexpr int kLevels = 6;
     PyObject* element = PyList_GET_ITEM(elements, static_cast<Py_ssize_t>(i));
     if (size > 1 && !Ordering().of(element, kLevels, order[i])) {
       return false;
@@ -792,7 +844,7 @@ bool Flattener::partial(PyObject* object) {
     keep(part);
   }
   PyObject* dict = python::instance_dict(object);
-  keep(Py_NewRef(dict != nullptr && PyDict_GET_SIZE(dict) != 0 ? dict : Py_None));
+  keep(Py_NewRef(has_attributes(dict) ? dict : Py_None));
   return parts(begin, held_.size());
 }
 
@@ -803,7 +855,11 @@ bool Flattener::instance(PyObject* object, const TypePlan& plan) {
   nodes()[index].plan = &plan;
   ++plan.owners;
   Py_INCREF(plan.type);
-  PyObject* dict = plan.has_dict ? python::instance_dict(object) : nullptr;
+  PyObject* dict = nullptr;
+  if (plan.has_dict && !python::get_instance_dict(object, dict)) {
+    PyErr_NoMemory();
+    return false;
+  }
   std::size_t begin = held_.size();
   if (dict != nullptr) {
     keep_pairs(dict);
@@ -1008,8 +1064,25 @@ bool flatten_result(PyObject* object, Skeleton* call, PyObject* inputs,
   return Flattener(nullptr, "result", program, leaves).result(object, call, inputs);
 }
 
-bool flatten_call(const CallView& call, Program& program,
-                  std::vector<PyObject*>& leaves) {
+void CallView::hold() {
+  if (!held.empty()) {
+    return;
+  }
+  std::size_t keywords =
+      kwnames != nullptr ? static_cast<std::size_t>(PyTuple_GET_SIZE(kwnames)) : 0;
+  std::size_t count = positional + keywords;
+  held.reserve(count + 2);
+  held.assign(args, args + count);
+  held.push_back(kwnames);
+  held.push_back(dispatcher);
+  for (PyObject* object : held) {
+    Py_XINCREF(object);
+  }
+  args = held.data();
+}
+
+bool flatten_call(CallView& call, Program& program, std::vector<PyObject*>& leaves) {
+  call.hold();
   return Flattener(nullptr, "", program, leaves).call(call);
 }
 
@@ -1017,9 +1090,13 @@ PyObject* closures_now(Skeleton* skeleton) {
   Owned holder = Owned::borrow(reinterpret_cast<PyObject*>(skeleton));
   Program program;
   std::vector<PyObject*> no_leaves;
-  if (Flattener(nullptr, "function", program, no_leaves)
-          .closures(skeleton->program.functions)) {
-    return reinterpret_cast<PyObject*>(new_skeleton(std::move(program), "function"));
+  try {
+    if (Flattener(nullptr, "function", program, no_leaves)
+            .closures(skeleton->program.functions)) {
+      return reinterpret_cast<PyObject*>(new_skeleton(std::move(program), "function"));
+    }
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
   }
   if (PyErr_ExceptionMatches(PyExc_RecursionError) != 0 || clear_refusal()) {
     PyErr_Clear();

@@ -1,4 +1,5 @@
 // skeleton -> hash, and when two skeletons are equal
+#include <algorithm>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -163,6 +164,7 @@ class ClosureComparison {
   // A function whose parts are being compared, and where these end.
   struct Frame {
     std::size_t function;
+    std::size_t b_function;
     std::size_t a_end;
     std::size_t b_end;
   };
@@ -205,7 +207,13 @@ int ClosureComparison::ref(const Node& x, const Node& y) {
   }
   std::size_t i = node_of_slot(a_, x.size);
   std::size_t j = node_of_slot(b_, y.size);
-  return walk(i, end_of(a_, i), j, end_of(b_, j));
+  if (!python::enter_level()) {
+    PyErr_Clear();  // to say no is always right
+    return 0;
+  }
+  int same_parts = walk(i, end_of(a_, i), j, end_of(b_, j));
+  python::leave_level();
+  return same_parts;
 }
 
 // Two nodes that are not both functions.
@@ -271,7 +279,7 @@ int ClosureComparison::walk(std::size_t i, std::size_t i_end, std::size_t j,
       continue;
     }
     bool identical = x.object == y.object;
-    if (!bind(x.extra, y.extra) || (!identical && (x.size != 0 || y.size != 0))) {
+    if (!bind(x.extra, y.extra) || std::max(x.size, y.size) > (identical ? 1U : 0U)) {
       return 0;
     }
     i = identical ? skip(a_, i) : i + 1;
@@ -300,7 +308,7 @@ bool ClosureComparison::mark_changed() {
       const Node& x = a_.nodes[i];
       const Node& y = b_.nodes[j];
       if (x.op == Op::Function && y.op == Op::Function) {
-        frames.push_back({i, function_end(a_, i), function_end(b_, j)});
+        frames.push_back({i, j, function_end(a_, i), function_end(b_, j)});
         same_parts = bind(x.extra, y.extra) ? 1 : 0;
       } else {
         same_parts = same(x, y);
@@ -314,7 +322,9 @@ bool ClosureComparison::mark_changed() {
     if (same_parts == 0) {
       Frame changed = frames.back();
       frames.pop_back();
-      a_.nodes[changed.function].size = 1;
+      Node& function = a_.nodes[changed.function];
+      bool itself = function.object == b_.nodes[changed.b_function].object;
+      function.size = itself && function.size != 2 ? 1 : 2;
       i = changed.a_end;
       j = changed.b_end;
     }

@@ -214,7 +214,10 @@ bool Matcher::instance(PyObject* object, const Node& head) {
     return false;
   }
   meet(object, head.extra);
-  PyObject* dict = plan.has_dict ? python::instance_dict(object) : nullptr;
+  PyObject* dict = nullptr;
+  if (plan.has_dict && !python::get_instance_dict(object, dict)) {
+    return false;
+  }
   if (dict == nullptr ? head.size != 0 : !pairs(dict, head.size)) {
     return false;
   }
@@ -234,11 +237,9 @@ bool Matcher::instance(PyObject* object, const Node& head) {
 }
 
 bool Matcher::partial(PyObject* object) {
-  static PyObject* const names[] = {PyUnicode_InternFromString("func"),
-                                    PyUnicode_InternFromString("args"),
-                                    PyUnicode_InternFromString("keywords")};
-  for (PyObject* name : names) {
-    Owned value = Owned::steal(PyObject_GetAttr(object, name));
+  static const char* const names[] = {"func", "args", "keywords"};
+  for (const char* name : names) {
+    Owned value = Owned::steal(PyObject_GetAttrString(object, name));
     if (!value) {
       PyErr_Clear();
       return false;
@@ -249,7 +250,7 @@ bool Matcher::partial(PyObject* object) {
     }
   }
   PyObject* dict = python::instance_dict(object);
-  return part(dict != nullptr && PyDict_GET_SIZE(dict) != 0 ? dict : Py_None);
+  return part(has_attributes(dict) ? dict : Py_None);
 }
 
 // Whether objects of this class would still be taken apart as `kind`.
@@ -520,7 +521,7 @@ bool Matcher::call(const CallView& call) {
 
 }  // namespace
 
-Match match_call(const Program& program, const CallView& call, PyObject** leaves,
+Match match_call(const Program& program, CallView& call, PyObject** leaves,
                  OpaqueObjects& opaque) {
   std::fill(leaves, leaves + program.leaves, nullptr);
   if (plans_are_stale()) {
@@ -540,7 +541,11 @@ Match match_call(const Program& program, const CallView& call, PyObject** leaves
   if (!walked) {
     return Match::No;
   }
-  Match match = matcher.has_later() ? matcher.finish(opaque) : Match::Yes;
+  Match match = Match::Yes;
+  if (matcher.has_later()) {
+    call.hold();
+    match = matcher.finish(opaque);
+  }
   return match == Match::Yes && !matcher.distinct() ? Match::No : match;
 }
 

@@ -43,12 +43,21 @@ class Owned {
 
 namespace python {
 
-// The `__dict__` of an instance, borrowed; nullptr if it has none. May allocate the
-// dict, never runs Python inside a `NoCollection`. `PyObject_GenericGetDict` is the
-// public way and makes an empty dict for each instance that has none.
+// Sets `dict` to the `__dict__` of an instance, borrowed, or to nullptr if it has none.
+// False if there is no memory for it. May allocate the dict, never runs Python inside a
+// `NoCollection`. `PyObject_GenericGetDict` is the public way and makes an empty dict
+// for each instance that has none.
+inline bool get_instance_dict(PyObject* object, PyObject*& dict) {
+  PyObject** place = _PyObject_GetDictPtr(object);
+  dict = place != nullptr ? *place : nullptr;
+  return place != nullptr || Py_TYPE(object)->tp_dictoffset == 0;
+}
+
+// The same where a lack of memory may pass for a lack of attributes.
 inline PyObject* instance_dict(PyObject* object) {
-  PyObject** dict = _PyObject_GetDictPtr(object);
-  return dict != nullptr ? *dict : nullptr;
+  PyObject* dict = nullptr;
+  (void)get_instance_dict(object, dict);
+  return dict;
 }
 
 // While one of these lives, an allocation does not start a garbage collection, whose

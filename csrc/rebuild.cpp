@@ -180,7 +180,6 @@ PyObject* Rebuilder::set(const Node& head) {
 }
 
 PyObject* Rebuilder::partial(const Node& head) {
-  static PyObject* const setstate = PyUnicode_InternFromString("__setstate__");
   Owned func = Owned::steal(part());
   if (!func) {
     return nullptr;
@@ -205,7 +204,7 @@ PyObject* Rebuilder::partial(const Node& head) {
     return nullptr;
   }
   Owned done =
-      Owned::steal(PyObject_CallMethodOneArg(made.get(), setstate, state.get()));
+      Owned::steal(PyObject_CallMethod(made.get(), "__setstate__", "(O)", state.get()));
   return done ? made.release() : failed(head);
 }
 

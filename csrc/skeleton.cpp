@@ -85,7 +85,10 @@ std::size_t end_of(const Program& program, std::size_t index) {
 
 std::size_t node_of_slot(const Program& program, std::uint32_t slot) {
   std::size_t index = 0;
-  while (!has_slot(program.nodes[index].op) || program.nodes[index].extra != slot) {
+  while (!has_slot(program.nodes[index].op) || program.nodes[index].extra != slot ||
+         // Only among closures, a function has a slot.
+         (program.nodes[index].op == Op::Function &&
+          program.nodes[index + 1].op != Op::Extent)) {
     ++index;
   }
   return index;
@@ -172,7 +175,12 @@ PyObject* skeleton_compare(PyObject* self, PyObject* other, int op) {
   if (!Py_IS_TYPE(other, &SkeletonType) || (op != Py_EQ && op != Py_NE)) {
     Py_RETURN_NOTIMPLEMENTED;
   }
-  int same = self == other ? 1 : equal(cast(self), cast(other));
+  int same = -1;
+  try {
+    same = self == other ? 1 : equal(cast(self), cast(other));
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  }
   if (same < 0) {
     return nullptr;
   }
@@ -249,20 +257,30 @@ PyObject* skeleton_leaf_path(PyObject* self, PyObject* number) {
 }
 
 // The leaves of one part of a program, those of what it shares with others included.
-void leaves_of(const Program& program, std::size_t begin, std::vector<bool>& leaves,
-               std::vector<bool>& slots) {
-  std::size_t leaf = 0;
-  for (std::size_t i = 0; i < begin; ++i) {
-    leaf += program.nodes[i].op == Op::Leaf ? 1U : 0U;
-  }
-  std::size_t end = end_of(program, begin);
-  for (std::size_t i = begin; i < end; ++i) {
+void leaves_of(const Program& program, std::size_t part, std::vector<bool>& leaves) {
+  std::vector<std::size_t> number(program.nodes.size() + 1);  // of the next leaf
+  std::vector<std::size_t> place(program.slots + 1);
+  for (std::size_t i = 0; i < program.nodes.size(); ++i) {
     const Node& node = program.nodes[i];
-    if (node.op == Op::Leaf) {
-      leaves[leaf++] = true;
-    } else if (node.op == Op::Ref && !slots[node.size]) {
-      slots[node.size] = true;
-      leaves_of(program, node_of_slot(program, node.size), leaves, slots);
+    number[i + 1] = number[i] + (node.op == Op::Leaf ? 1U : 0U);
+    if (!is_constant(node.op) && has_slot(node.op)) {
+      place[node.extra] = i;
+    }
+  }
+  std::vector<std::size_t> parts{part};
+  std::vector<bool> seen(program.slots + 1);
+  while (!parts.empty()) {
+    std::size_t begin = parts.back();
+    std::size_t end = end_of(program, begin);
+    parts.pop_back();
+    for (std::size_t i = begin; i < end; ++i) {
+      const Node& node = program.nodes[i];
+      if (node.op == Op::Leaf) {
+        leaves[number[i]] = true;
+      } else if (node.op == Op::Ref && !seen[node.size]) {
+        seen[node.size] = true;
+        parts.push_back(place[node.size]);
+      }
     }
   }
 }
@@ -308,9 +326,8 @@ PyObject* skeleton_argument_leaves(PyObject* self, PyObject* argument) {
     return nullptr;
   }
   std::vector<bool> leaves(program.leaves);
-  std::vector<bool> slots(program.slots + 1);
   if (index != 0) {
-    leaves_of(program, index, leaves, slots);
+    leaves_of(program, index, leaves);
   }
   Owned list = Owned::steal(PyList_New(0));
   for (std::size_t i = 0; list && i < leaves.size(); ++i) {

@@ -26,7 +26,8 @@ enum class Op : std::uint8_t {
   Bytes,
   NumpyScalar,  // numpy.generic of fixed size, without padding
   Function,     // a Python function, number `size` of the program; see `closures_of`.
-                // Among closures: slot; size is 1 if it is equal to itself only
+                // Among closures: slot; size is 1 if it is equal to itself only, and
+                // 2 if to none
   // The rest. "slot" is `extra` of an object that can be shared: see `Ref`.
   Leaf,
   Forward,     // in a result: what came back untouched; extra is a Forwarded
@@ -163,13 +164,25 @@ Skeleton* new_skeleton(Program&& program, const char* root);
 
 // --- the verbs ---
 
-// The pieces of a call, borrowed from the caller for the span of the call.
+// The pieces of a call, borrowed from the caller until Python runs: a partial lends its
+// arguments and may let them go. Then they have to be held.
 struct CallView {
+  PyObject* dispatcher;
   PyObject* callable;  // nullptr if the callable is not part of the call tree
   PyObject* const* args;
   std::uint32_t positional;
   PyObject* kwnames;  // nullptr if there are no keywords
   bool keyword_order_matters;
+  std::vector<PyObject*> held{};  // owned
+
+  // Before Python runs.
+  void hold();
+  // Letting go may run Python.
+  ~CallView() {
+    for (PyObject* object : held) {
+      Py_XDECREF(object);
+    }
+  }
 };
 
 // Takes `object` apart. `leaf_type` is a class, a tuple of classes, or nullptr for
@@ -182,8 +195,7 @@ bool flatten(PyObject* object, PyObject* leaf_type, const char* root, Program& p
 // forwarded.
 bool flatten_result(PyObject* object, Skeleton* call, PyObject* inputs,
                     Program& program, std::vector<PyObject*>& leaves);
-bool flatten_call(const CallView& call, Program& program,
-                  std::vector<PyObject*>& leaves);
+bool flatten_call(CallView& call, Program& program, std::vector<PyObject*>& leaves);
 
 // What the functions of a skeleton hold (defaults, closure cells, attributes), as a
 // Skeleton that is there to be compared: of arrays, it has the very objects. None if it
@@ -201,7 +213,7 @@ enum class Match { No, Yes, Error };
 // run Python: the caller must hold the program's owner.
 // `opaque` gets the opaque objects that are equal and not the same, and their nodes.
 using OpaqueObjects = std::vector<std::pair<std::size_t, Owned>>;
-Match match_call(const Program& program, const CallView& call, PyObject** leaves,
+Match match_call(const Program& program, CallView& call, PyObject** leaves,
                  OpaqueObjects& opaque);
 
 // Where the result of a call gets from what is forwarded.

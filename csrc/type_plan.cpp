@@ -136,7 +136,8 @@ bool is_object_s(PyTypeObject* type, PyObject* name) {
 }
 
 // Whether `function` is one of the `__getstate__` / `__setstate__` that are known to
-// give and take the whole ordinary state.
+// give and take the whole ordinary state. Runs Python if its name does, and may leave
+// an exception that is no refusal.
 bool is_known_ordinary(PyObject* function) {
   if (!PyFunction_Check(function)) {
     return false;
@@ -144,14 +145,14 @@ bool is_known_ordinary(PyObject* function) {
   Owned module = Owned::steal(PyObject_GetAttr(function, names.module));
   Owned qualname = Owned::steal(PyObject_GetAttr(function, names.qualname));
   if (!module || !qualname) {
-    PyErr_Clear();
+    clear_refusal();
     return false;
   }
   Owned full =
       Owned::steal(PyUnicode_FromFormat("%S.%S", module.get(), qualname.get()));
   int known = full ? PySet_Contains(config.ordinary_state, full.get()) : -1;
   if (known < 0) {
-    PyErr_Clear();
+    clear_refusal();
   }
   return known > 0;
 }
@@ -162,24 +163,25 @@ bool reduces_by_default(PyTypeObject* type) {
       python::type_lookup(type, names.getnewargs_ex) != nullptr) {
     return false;
   }
-  PyObject* getstate = python::type_lookup(type, names.getstate);
-  PyObject* setstate = python::type_lookup(type, names.setstate);
+  Owned getstate = Owned::borrow(python::type_lookup(type, names.getstate));
+  Owned setstate = Owned::borrow(python::type_lookup(type, names.setstate));
   bool known = false;
   if (!is_object_s(type, names.getstate)) {
-    if (!is_known_ordinary(getstate)) {
+    if (!is_known_ordinary(getstate.get())) {
       return false;
     }
     known = true;
   }
-  if (setstate != nullptr && !(known && is_known_ordinary(setstate))) {
+  if (setstate && !(known && is_known_ordinary(setstate.get()))) {
+    return false;
+  }
+  if (PyErr_Occurred() != nullptr) {
     return false;
   }
   int registered =
       PyDict_Contains(config.copyreg_table, reinterpret_cast<PyObject*>(type));
-  if (registered < 0) {
-    PyErr_Clear();
-  }
-  return registered == 0;
+  // A class that can't be hashed is not registered.
+  return registered == 0 || (registered < 0 && clear_refusal());
 }
 
 bool made_by_class_statement(PyTypeObject* type) {
@@ -361,7 +363,7 @@ bool make_plan(TypePlan& plan, PyObject* object) {
     }
     plan.kind = instance != 0 ? Kind::Instance : Kind::Reduce;
   }
-  return true;
+  return PyErr_Occurred() == nullptr;
 }
 
 bool same_plan(const TypePlan& a, const TypePlan& b) {
@@ -374,12 +376,16 @@ bool same_plan(const TypePlan& a, const TypePlan& b) {
 
 const TypePlan* make_or_renew(PyObject* object) {
   PyTypeObject* type = Py_TYPE(object);
+  Owned held = Owned::borrow(reinterpret_cast<PyObject*>(type));
   PlanOwner plan(new TypePlan);
   plan->type = type;
+  (void)python::type_lookup(type, names.reduce);  // gives it a version
+  unsigned int version = python::type_version(type);
   if (!make_plan(*plan, object)) {
     return nullptr;
   }
-  plan->version = python::type_version(type);
+  // 0 if it has changed meanwhile: then the plan is not current.
+  plan->version = python::type_version(type) == version ? version : 0;
   const TypePlan* in_force = plan.get();
   auto found = entries().find(type);  // only now: making a plan may make others
   if (found == entries().end()) {
@@ -411,6 +417,16 @@ const TypePlan* find_plan(PyTypeObject* type) {
   return recent_plan(type) = found->second.plan.get();
 }
 
+namespace {
+
+// Whether a plan just made holds. CPython has not a version for each class.
+bool is_settled(const TypePlan& plan) {
+  (void)python::type_lookup(plan.type, names.reduce);
+  return is_current(plan) || python::type_version(plan.type) == 0;
+}
+
+}  // namespace
+
 const TypePlan* plan_for(PyObject* object) {
   if (plans_are_stale()) {
     copyreg_size = PyDict_GET_SIZE(config.copyreg_table);
@@ -418,11 +434,21 @@ const TypePlan* plan_for(PyObject* object) {
       entry.plan->version = 0;
     }
   }
-  const TypePlan* plan = find_plan(Py_TYPE(object));
-  if (plan != nullptr && is_current(*plan)) {
-    return plan;
+  // To make a plan may run Python, which may change the class or give it another.
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    PyTypeObject* type = Py_TYPE(object);
+    const TypePlan* plan = find_plan(type);
+    if (plan == nullptr || !is_current(*plan)) {
+      plan = make_or_renew(object);
+    }
+    if (plan == nullptr || (Py_TYPE(object) == type && is_settled(*plan))) {
+      return plan;
+    }
   }
-  return make_or_renew(object);
+  PyErr_Format(PyExc_RuntimeError,
+               "the class of an object, %s, changes whenever it is looked at",
+               Py_TYPE(object)->tp_name);
+  return nullptr;
 }
 
 bool is_leaf_type_slow(PyTypeObject* type) {
@@ -559,7 +585,9 @@ bool is_named_function(PyObject* object) {
   return named;
 }
 
-bool may_change_its_mind(PyTypeObject* type) { return made_by_class_statement(type); }
+bool may_change_its_mind(PyTypeObject* type) {
+  return made_by_class_statement(type) || !is_object_s(type, names.reduce);
+}
 
 namespace {
 
@@ -685,6 +713,7 @@ bool loses_attributes(PyObject* object, PyObject* reduction) {
       made_by_class_statement(type) ? python::instance_dict(object) : nullptr;
   return dict != nullptr && PyDict_GET_SIZE(dict) != 0 &&
          reduction_part(reduction, 2) == Py_None &&
+         !(is_object_s(type, names.reduce_ex) && is_object_s(type, names.reduce)) &&
          !PyFunction_Check(python::type_lookup(type, names.reduce_ex)) &&
          !PyFunction_Check(python::type_lookup(type, names.reduce));
 }
@@ -721,8 +750,8 @@ PyObject* reduce(PyObject* object) {
   static PyObject* const protocol = PyLong_FromLong(4);
   auto* type = reinterpret_cast<PyObject*>(Py_TYPE(object));
   Owned registered = Owned::borrow(PyDict_GetItemWithError(config.copyreg_table, type));
-  if (!registered && PyErr_Occurred() != nullptr) {
-    return nullptr;
+  if (!registered && PyErr_Occurred() != nullptr && !clear_refusal()) {
+    return nullptr;  // a class that can't be hashed is not registered
   }
   Owned value = Owned::steal(
       registered ? PyObject_CallOneArg(registered.get(), object)
@@ -869,12 +898,23 @@ int numpy_same_slowly(PyObject* ours, PyObject* other) {
       PyArray_NBYTES(a) != PyArray_NBYTES(b)) {
     return 0;
   }
-  // `==` of two dtypes forgets titles, alignment and metadata; their repr doesn't.
+  // `==` of two dtypes forgets titles, alignment and metadata; their repr the last.
   if (PyArray_DESCR(a) != PyArray_DESCR(b)) {
+    PyObject* ours_meta = PyDataType_METADATA(PyArray_DESCR(a));
+    PyObject* other_meta = PyDataType_METADATA(PyArray_DESCR(b));
+    if (ours_meta != other_meta) {
+      int same = ours_meta == nullptr || other_meta == nullptr
+                     ? 0
+                     : PyObject_RichCompareBool(ours_meta, other_meta, Py_EQ);
+      if (same != 1) {
+        return same;
+      }
+    }
     Owned dtype_a =
         Owned::steal(PyObject_Repr(reinterpret_cast<PyObject*>(PyArray_DESCR(a))));
-    Owned dtype_b =
-        Owned::steal(PyObject_Repr(reinterpret_cast<PyObject*>(PyArray_DESCR(b))));
+    Owned dtype_b = Owned::steal(
+        !dtype_a ? nullptr
+                 : PyObject_Repr(reinterpret_cast<PyObject*>(PyArray_DESCR(b))));
     if (!dtype_a || !dtype_b) {
       return -1;
     }

@@ -20,7 +20,7 @@ pytest.importorskip(
 
 # autojit on something that is called jax and has whatever is asked for, and without
 # what traces and compiles: each call runs the function on the leaves. What the real one
-# does without memory is not our business: `isinstance(None, jax.Array)` may crash there.
+# does without memory is not our business: `isinstance(None, jax.Array)` may crash.
 STUBBED = """
 import abc, importlib.util, sys, types
 
@@ -583,7 +583,8 @@ def sweep_all(names, kinds, leaks):
                         before = blocks()
                         sweep(*args)
                         more.append(blocks() - before)
-                    if min(more) > 15:
+                    # What fills up once does so less and less.
+                    if len(set(more)) == 1 and more[0] > 5:
                         problems.append(f"{more} more blocks")
             print("end", name, kind, failures, *problems[:5], sep="|", flush=True)
 """
@@ -619,6 +620,9 @@ def run(script, *args, before="", timeout=600):
     )
 
 
+# To free an instance takes memory in CPython 3.13, if someone has asked for its dict.
+LEAKS_BY_ITSELF = {"instance", "attributes", "method", "new class"}
+
 # `repr` of a numpy array crashes where it finds no memory.
 NO_NUMPY = {"Repr"}
 
@@ -628,6 +632,8 @@ def sweep(operation, *, leaks=False, before="", after=""):
     kinds = "list(KINDS)"
     if operation in FOR_ONE_KIND:
         kinds = "['list', 'method']"
+    elif leaks:
+        kinds = f"[kind for kind in KINDS if kind not in {LEAKS_BY_ITSELF}]"
     elif operation in NO_NUMPY:
         kinds = "[kind for kind in KINDS if not kind.startswith('numpy')]"
     found, seen, failures, first = {}, [], 0, "None"
@@ -669,7 +675,7 @@ def test_a_failed_allocation_is_a_memory_error_or_does_no_harm(operation):
     sys.version_info < (3, 12),
     reason="a function whose cells cannot be made leaks its arguments in CPython 3.11",
 )
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "Repr"])
 def test_a_failed_allocation_leaks_nothing(operation):
     found, _, _ = sweep(operation, leaks=True)
     assert found == {}

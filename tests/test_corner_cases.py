@@ -1,5 +1,6 @@
 """Corner cases of matching and rebuilding, most of which once went wrong."""
 
+import collections
 import copy
 import copyreg
 import enum
@@ -357,3 +358,40 @@ def test_elements_with_equal_hashes_have_one_order(elements):
         autojit.flatten(set(order))[1] for order in itertools.permutations(elements)
     ]
     assert all(skeleton == skeletons[0] for skeleton in skeletons)
+
+
+def test_a_namedtuple_class_that_is_changed_into_one_with_a_reduction(x):
+    class Named(collections.namedtuple("Named", "a b")):
+        __slots__ = ()
+
+    f = autojit.jit(lambda pair: pair)
+    assert f(Named(1, 2)).b == 2
+    Named.__reduce_ex__ = lambda self, protocol: (Named, (self[0], "reduced"))
+    assert f(Named(1, 2)).b == "reduced"
+
+
+def test_a_set_of_slotted_instances_that_hold_themselves():
+    class Slotted:
+        __slots__ = ("a",)
+
+    one, two = Slotted(), Slotted()
+    one.a, two.a = one, two
+    _, skeleton = autojit.flatten({one, two})
+    assert all(obj.a is obj for obj in skeleton.unflatten([]))
+
+
+def test_a_set_of_instances_that_share_much():
+    """To put them in order takes no look at each way to each object."""
+    shared = [0]
+    for _ in range(4):
+        shared = [shared] * 100
+
+    def make():
+        return {Plain(shared), Plain(shared)}
+
+    assert autojit.flatten(make())[1] == autojit.flatten(make())[1]
+
+
+def test_the_metadata_of_a_dtype_counts():
+    with_metadata = np.zeros(2, np.dtype("i4", metadata={"a": 1}))
+    assert autojit.flatten(with_metadata)[1] != autojit.flatten(np.zeros(2, "i4"))[1]

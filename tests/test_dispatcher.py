@@ -824,3 +824,56 @@ def test_wrapping_a_dispatcher(x):
     outer = autojit.jit(inner)
     assert outer is not inner
     np.testing.assert_array_equal(outer(x), x * 2)
+
+
+CALLS = {
+    "names of keywords": (lambda f: f(a=1), lambda f: f(b=1)),
+    "last name of a keyword": (lambda f: f(a=1, b=2), lambda f: f(a=1, c=2)),
+    "value of a keyword": (lambda f: f(a=1), lambda f: f(a=2)),
+    "position or keyword": (lambda f: f(1), lambda f: f(obj=1)),
+}
+
+
+@pytest.mark.parametrize(("one", "two"), CALLS.values(), ids=CALLS)
+def test_calls_that_differ_in_their_keywords(one, two):
+    traces = []
+
+    @autojit.jit
+    def f(obj=None, **keywords):
+        traces.append(1)
+        return len(traces)
+
+    for _ in range(2):
+        assert [call(f) for call in (one, two, two)] == [1, 2, 2]
+
+
+def test_arrays_by_keyword_in_another_order(x):
+    f = autojit.jit(lambda *, a, b: a - b)
+    for _ in range(2):
+        np.testing.assert_array_equal(f(b=x, a=x + 1), x + 1 - x)
+        np.testing.assert_array_equal(f(a=x + 1, b=x), x + 1 - x)
+        np.testing.assert_array_equal(f(b=x, a=x + 1), x + 1 - x)
+
+
+def test_a_wrapped_callable_that_changes():
+    class Scale:
+        def __init__(self, by):
+            self.by = by
+
+        def __call__(self):
+            return self.by
+
+    scale = Scale(1)
+    f = autojit.jit(scale)
+    assert f() == 1
+    scale.by = 2
+    assert f() == 2
+
+
+def test_a_specialization_that_has_worked_outlives_a_call_that_fails(x):
+    f = autojit.jit(lambda x, n: x + jnp.zeros(3) * n)
+    f(x, 1)
+    f(x, 2)
+    with pytest.raises(TypeError):
+        f(jnp.ones(2), 1)
+    assert f.cache_info().currsize == 2

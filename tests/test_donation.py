@@ -874,3 +874,14 @@ def test_dispatchers_with_and_without_donation_share_nothing():
     again(x, y)
     assert deleted(x, y) == [True, False]
     assert again.cache_info().traces == 1
+
+
+def test_arrays_shared_with_another_argument_beside_a_closure():
+    def closure():
+        z = 3
+        return lambda v: v + z
+
+    shared = [jnp.ones(2)]
+    f = autojit.jit(lambda g, a, b: b[0][0] + 1, donate_argnums=2)
+    f(closure(), shared, [shared])
+    assert shared[0].is_deleted()

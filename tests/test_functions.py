@@ -1876,3 +1876,115 @@ def test_random_functions_made_anew_hit(recipe):
     after = _random.cache_info()
     assert after.hits == before.hits + 2
     assert after.misses == before.misses
+
+
+# Functions that are made of code and of a module that is a dict.
+
+SPACE = {"__name__": "somewhere"}
+ONE, TWO = (lambda x: x + 1).__code__, (lambda x: x + 2).__code__
+READS, CALLS = (lambda x: x + K).__code__, (lambda x: helper(x)).__code__  # noqa: F821
+K_ALONE = (lambda: K).__code__  # noqa: F821 (the module that it is given has one)
+
+
+def test_a_function_of_a_module_that_is_no_more_than_its_code():
+    space = dict(SPACE)
+    f = autojit.jit(lambda fn: fn())
+    for value in (1, 2, 1):
+        space["K"] = value
+        assert f(types.FunctionType(K_ALONE, space)) == value
+
+
+def test_a_function_with_other_code_in_a_new_shape(x):
+    f = autojit.jit(lambda fn, x: fn(x))
+    fn = types.FunctionType(ONE, SPACE)
+    assert f(fn, x)[0] == 1
+    fn.__code__ = TWO
+    assert f(fn, x[:2])[0] == 2
+    assert f(types.FunctionType(ONE, SPACE), x[:2])[0] == 1
+
+
+def test_a_global_that_changes_between_two_shapes(x):
+    space = {**SPACE, "K": 1}
+    f = autojit.jit(lambda fn, x: fn(x))
+    fn = types.FunctionType(READS, space)
+    assert f(fn, x)[0] == 1
+    space["K"] = 2
+    assert f(fn, x[:2])[0] == 2
+    space["K"] = 1
+    assert f(types.FunctionType(READS, space), x[:2])[0] == 1
+
+
+def test_a_global_that_a_function_of_the_module_reads(x):
+    space = {**SPACE, "K": 1}
+    space["helper"] = types.FunctionType(READS, space)
+    f = autojit.jit(lambda fn, x: fn(x))
+    assert f(types.FunctionType(CALLS, space), x)[0] == 1
+    space["K"] = 2
+    assert f(types.FunctionType(CALLS, space), x)[0] == 2
+
+
+def test_a_global_that_a_decorated_function_of_the_module_reads(x):
+    space = {**SPACE, "K": 1}
+    inner = types.FunctionType(READS, space)
+    call = types.FunctionType(
+        (lambda x: inner(x)).__code__, space, closure=(types.CellType(inner),)
+    )
+    space["helper"] = call
+    f = autojit.jit(lambda fn, x: fn(x))
+    assert f(types.FunctionType(CALLS, space), x)[0] == 1
+    space["K"] = 2
+    assert f(types.FunctionType(CALLS, space), x)[0] == 2
+
+
+def test_which_of_the_lists_of_a_known_function_a_new_one_holds(x):
+    def holding(value):
+        return lambda: value
+
+    a, b = [1], [2]
+    known = holding((a, b))
+    f = autojit.jit(lambda known, new, x: x + new()[0])
+    for _ in range(2):
+        assert f(known, holding(a), x)[0] == 1
+        assert f(known, holding(b), x)[0] == 2
+    assert f.cache_info().traces == 2
+
+
+def test_a_changed_function_that_was_found_again(x):
+    def adding(n):
+        def add(x):
+            return x + n
+
+        def change(value):
+            nonlocal n
+            n = value
+
+        return add, change
+
+    f = autojit.jit(lambda fn, x: fn(x))
+    fn, change = adding(1)
+    assert f(fn, x)[0] == 1
+    change(2)
+    assert f(fn, x[:2])[0] == 2
+    f(types.FunctionType(ONE, SPACE), x)
+    assert f(fn, x)[0] == 1  # found by its hash
+    f(types.FunctionType(ONE, SPACE), x)
+    assert f(adding(2)[0], x)[0] == 2
+
+
+def test_a_function_that_was_found_by_value_and_then_changed(x):
+    """What the second is traced with is not shared with the first."""
+
+    def scaled(by):
+        def scale(x):
+            return (x + 1) * scale.by
+
+        scale.by = by
+        return scale
+
+    f = autojit.jit(lambda fn, x: fn(x))
+    one, two = scaled(1), scaled(1)
+    assert f(one, x)[0] == 1
+    assert f(two, x)[0] == 1
+    two.by = 5
+    assert f(two, x[:2])[0] == 5
+    assert f(one, x[:2])[0] == 1

@@ -619,3 +619,10 @@ def test_a_bare_object_is_a_sentinel(x):
     assert f(x)[1]
     assert f(x, missing)[1]
     assert not f(x, object())[1]
+
+
+def test_sharing_among_many(x):
+    f = autojit.jit(lambda objects: len({id(o) for o in objects}))
+    shared = []
+    assert f([[] for _ in range(20)]) == 20
+    assert f([shared] * 20) == 1

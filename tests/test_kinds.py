@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+import types
 import weakref
 
 import jax
@@ -437,6 +438,29 @@ DIFFERENT = {
         lambda: OpaqueUnhashable(),
         lambda: OpaqueUnhashable(),
     ),
+    "lengths of a tuple": (lambda: (1, 1), lambda: (1,)),
+    "sizes of a dict": (lambda: {"a": 1, "b": 2}, lambda: {"a": 1}),
+    "lengths of bytearrays": (lambda: bytearray(b"abc"), lambda: bytearray(b"ab")),
+    "order of attributes": (lambda: Plain(a=1, b=2), lambda: Plain(b=2, a=1)),
+    "starts of slices": (lambda: slice(0, 4), lambda: slice(1, 4)),
+    "steps of slices": (lambda: slice(0, 4, 1), lambda: slice(0, 4, 2)),
+    "starts of ranges": (lambda: range(4), lambda: range(1, 4)),
+    "steps of ranges": (lambda: range(0, 4, 1), lambda: range(0, 4, 3)),
+    "functions of methods": (
+        lambda: types.MethodType(double, 1),
+        lambda: types.MethodType(triple, 1),
+    ),
+    "keywords of a partial": (
+        lambda: functools.partial(add, y=1),
+        lambda: functools.partial(add, y=2),
+    ),
+    "attributes of a partial": (
+        lambda: with_attributes(functools.partial(add), note=1),
+        lambda: with_attributes(functools.partial(add), note=2),
+    ),
+    "ints of one hash": (lambda: -1, lambda: -2),
+    "zeros of numpy scalars": (lambda: np.float32(0), lambda: np.int32(0)),
+    "strided numpy values": (lambda: np.arange(3), lambda: np.arange(6)[::2]),
     "array and None": (lambda: jnp.ones(2), lambda: None),
     "array and numpy array": (lambda: jnp.ones(2), lambda: np.ones(2, np.float32)),
     "array or scalar": (lambda: [jnp.ones(()), 1.0], lambda: [1.0, jnp.ones(())]),
@@ -490,6 +514,7 @@ def counted():
     @autojit.jit
     def f(obj, key=None):
         traces.append(1)
+        return len(traces)
 
     return f, traces
 
@@ -510,9 +535,7 @@ def test_different_statics_do_not_share_a_trace(one, two):
     f, traces = counted()
     one, two = one(), two()
     for _ in range(3):  # Against the last skeleton that hit, and against the table.
-        f(one)
-        f(two)
-        f(two)
+        assert [f(obj) for obj in (one, two, two)] == [1, 2, 2]
     assert len(traces) == 2
     info = f.cache_info()
     assert (info.misses, info.traces, info.currsize) == (2, 2, 2)

@@ -52,13 +52,13 @@ def reduce(obj: object, value: object) -> Reduction | None:
     """
     if value is None:
         value = _view(obj) if type(obj) is memoryview else _cloudpickle_reduce(obj)
-    if not isinstance(value, tuple) or not 2 <= len(value) <= 6:
-        return None
-    func, args, *rest = value
-    state, list_items, dict_items, setter = (*rest, None, None, None, None)[:4]
-    if not callable(func) or not isinstance(args, tuple):
-        return None
     try:
+        if not isinstance(value, tuple) or not 2 <= len(value) <= 6:
+            return None
+        func, args, *rest = value
+        state, list_items, dict_items, setter = (*rest, None, None, None, None)[:4]
+        if not callable(func) or not isinstance(args, tuple):
+            return None
         if list_items is not None:
             list_items = list(list_items)
         if dict_items is not None:
@@ -79,6 +79,7 @@ def _loses_attributes(obj: object) -> bool:
         kind.__flags__ & _HEAPTYPE != 0
         and isinstance(getattr(obj, "__dict__", None), dict)
         and bool(vars(obj))
+        and (kind.__reduce_ex__, kind.__reduce__) != _REDUCED_BY_OBJECT
         and not isinstance(kind.__reduce_ex__, types.FunctionType)
         and not isinstance(kind.__reduce__, types.FunctionType)
         and kind not in copyreg.dispatch_table
@@ -86,6 +87,7 @@ def _loses_attributes(obj: object) -> bool:
 
 
 _HEAPTYPE = 1 << 9  # of a class that is not builtin
+_REDUCED_BY_OBJECT = object.__reduce_ex__, object.__reduce__
 
 
 def _view(view: memoryview) -> Any:
@@ -107,11 +109,11 @@ def _rebuild_view(
 
 def _cloudpickle_reduce(obj: object) -> Any:
     """Reduce what only cloudpickle can: mapping proxies, dict views and the like."""
-    reducer = cloudpickle.CloudPickler.dispatch_table.get(type(obj))
-    # It would read an open file, and so move it.
-    if reducer is None or issubclass(type(obj), io.IOBase):
-        return None
     try:
+        reducer = cloudpickle.CloudPickler.dispatch_table.get(type(obj))
+        # It would read an open file, and so move it.
+        if reducer is None or issubclass(type(obj), io.IOBase):
+            return None
         return reducer(obj)
     except (MemoryError, RecursionError):
         raise

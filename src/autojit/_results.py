@@ -119,7 +119,7 @@ def _find_tracer(obj: object, outside: tuple[Any, ...]) -> tuple[str, object] | 
             if not any(at._trace is trace for trace in outside):
                 return way, holder
             continue
-        if kind not in _CONTAINERS:
+        if not any(kind is container for container in _CONTAINERS):
             holder = at
         if at is obj and issubclass(kind, type):
             parts = ((value, f".{name}") for name, value in vars(at).items())

@@ -26,6 +26,9 @@ Recorded = dict[tuple[Any, ...], Caught]
 Seen = dict[int, tuple[Recorded, set[tuple[Any, ...]]]]
 
 
+_MOST_SEEN = 1024
+
+
 class _Listening(threading.local):
     """What this thread listens with, and the text of the warning in question."""
 
@@ -115,6 +118,8 @@ def recorded(recorded: Recorded, leaves: Sequence[Any]) -> Iterator[None]:
 
 def _not_seen(recorded: Recorded, leaves: Sequence[Any], seen: Seen) -> tuple[Any, ...]:
     """Return the set of what was seen, and the kind if it was not."""
+    if id(recorded) not in seen and len(seen) >= _MOST_SEEN:
+        del seen[next(iter(seen))]  # its specialization may have gone long ago
     kinds = seen.setdefault(id(recorded), (recorded, set()))[1]
     kind = _kind_of(leaves)
     return kinds, kind if kind in recorded and kind not in kinds else None
