@@ -247,7 +247,8 @@ PyObject* dispatcher_vectorcall(PyObject* object, PyObject* const* args,
       args,
       positional,
       kwnames != nullptr && PyTuple_GET_SIZE(kwnames) != 0 ? kwnames : nullptr,
-      self->keyword_order_matters};
+      self->keyword_order_matters,
+      {}};
   PyObject* eager = nullptr;
   PyObject* result = nullptr;
   try {

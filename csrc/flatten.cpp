@@ -588,6 +588,9 @@ class PlanHolder {
 // the first levels, or by their arrays, may have one number: they keep their order.
 class Ordering {
  public:
+  explicit Ordering(PyObject* leaf_type) : leaf_type_(leaf_type) {}
+  // What decides among elements of one number: the shapes and types of their arrays.
+  std::uint64_t leaves() const { return leaves_; }
   // False with an exception set on failure. May run Python.
   bool of(PyObject* object, int levels, std::uint64_t& mixed);
 
@@ -608,6 +611,8 @@ class Ordering {
   static constexpr std::uint64_t kOdd = 0x9E3779B97F4A7C15U;
   // How many objects are looked at: what is shared is met again and again.
   std::uint32_t budget_ = 2000;
+  PyObject* leaf_type_;  // as for flattening
+  std::uint64_t leaves_ = 0;
 };
 
 // Of what goes by identity, as far as it has a name. May run Python, and may leave an
@@ -716,14 +721,23 @@ bool Ordering::of(PyObject* object, int levels, std::uint64_t& mixed) {
   // Held: what runs may change the class.
   Owned type = Owned::borrow(reinterpret_cast<PyObject*>(plan->type));
   const PlanHolder holder(plan);
+  int leaf = plan->is_leaf ? 1 : 0;
+  if (leaf_type_ != nullptr) {
+    leaf = PyObject_IsInstance(object, leaf_type_);
+    if (leaf < 0 && !clear_refusal()) {
+      return false;
+    }
+  }
+  if (leaf > 0) {
+    mixed = kOdd;
+    return !plan->is_leaf ||
+           (attribute(object, "shape", leaves_) && attribute(object, "dtype", leaves_));
+  }
   mixed = text(plan->type->tp_name) * kOdd;
   if (budget_ == 0) {
     return true;
   }
   --budget_;
-  if (plan->is_leaf) {
-    return attribute(object, "shape", mixed) && attribute(object, "dtype", mixed);
-  }
   switch (plan->kind) {
     case Kind::Identity:
     case Kind::Function:
@@ -768,13 +782,15 @@ bool Flattener::set(Op op, PyObject* object) {
   }
   keep(elements);
   auto size = static_cast<std::size_t>(PyList_GET_SIZE(elements));
-  std::vector<std::uint64_t> order(size);
-  for (std::size_t i = 0; i < size; ++i) {
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> order(size);
+  for (std::size_t i = 0; i < size && size > 1; ++i) {
     constexpr int kLevels = 6;
-    PyObject* element = PyList_GET_ITEM(elements, static_cast<Py_ssize_t>(i));
-    if (size > 1 && !Ordering().of(element, kLevels, order[i])) {
+    Ordering ordering(leaf_type_);
+    if (!ordering.of(PyList_GET_ITEM(elements, static_cast<Py_ssize_t>(i)), kLevels,
+                     order[i].first)) {
       return false;
     }
+    order[i].second = ordering.leaves();
   }
   std::vector<std::size_t> sorted(size);
   std::iota(sorted.begin(), sorted.end(), std::size_t{0});

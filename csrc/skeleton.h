@@ -173,7 +173,7 @@ struct CallView {
   std::uint32_t positional;
   PyObject* kwnames;  // nullptr if there are no keywords
   bool keyword_order_matters;
-  std::vector<PyObject*> held{};  // owned
+  std::vector<PyObject*> held;  // owned
 
   // Before Python runs.
   void hold();

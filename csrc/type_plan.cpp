@@ -737,7 +737,7 @@ Owned of_set(PyObject* object, Owned reduction) {
   Owned new_args = Owned::steal(set ? PyTuple_Pack(1, set.get()) : nullptr);
   Owned list = Owned::steal(new_args ? PySequence_List(reduction.get()) : nullptr);
   if (!list) {
-    return Owned();
+    return {};
   }
   PyList_SetItem(list.get(), 1, new_args.release());
   return Owned::steal(PyList_AsTuple(list.get()));

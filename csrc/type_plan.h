@@ -120,7 +120,7 @@ PyObject* new_instance(PyTypeObject* type, bool has_state);
 extern PyTypeObject* partial_type;
 // Whether the `__dict__` of a partial, which may be any object, is not just empty.
 inline bool has_attributes(PyObject* dict) {
-  return dict != nullptr && !(PyDict_CheckExact(dict) && PyDict_GET_SIZE(dict) == 0);
+  return dict != nullptr && (!PyDict_CheckExact(dict) || PyDict_GET_SIZE(dict) != 0);
 }
 
 // Whether `other` is the constant `ours` of kind `op`; never true for different types.

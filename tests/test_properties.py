@@ -1648,25 +1648,6 @@ def test_sets_whose_elements_collide_are_equal_in_any_order(make):
     assert one == two
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: time.struct_time(range(9)),
-        lambda: np.dtype([("a", "f4")]),
-        lambda: np.dtype("M8[s]"),
-        lambda: np.str_("a"),
-        lambda: np.datetime64(1, "s"),
-        lambda: ml_dtypes.bfloat16(1),
-    ],
-    ids=["struct_time", "record", "M8", "str_", "datetime64", "bfloat16"],
-)
-def test_values_without_an_inside_are_not_shared(make):
-    value = make()
-    _, one = autojit.flatten([value, value])
-    _, two = autojit.flatten([value, make()])
-    assert one == two
-
-
 def test_a_memoryview_stays_one():
     view = memoryview(b"abc")
     result = autojit.jit(lambda view: (type(view) is memoryview, view))(view)
@@ -1683,11 +1664,3 @@ def test_an_object_that_hides_its_class_is_opaque():
     assert autojit.jit(lambda obj: obj)(hidden) is hidden
     _, skeleton = autojit.flatten(hidden)
     assert skeleton.unflatten([]) is hidden
-
-
-def test_to_look_at_the_attributes_of_a_partial_is_no_change():
-    partial = jax.tree_util.Partial(double, 1)
-    _, one = autojit.flatten(partial)
-    assert vars(partial) == {}
-    _, two = autojit.flatten(partial)
-    assert one == two

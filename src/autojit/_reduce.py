@@ -93,7 +93,7 @@ _REDUCED_BY_OBJECT = object.__reduce_ex__, object.__reduce__
 def _view(view: memoryview) -> Any:
     """Reduce a memoryview to its content: to cloudpickle it is no more than bytes."""
     try:
-        parts = view.tobytes(), view.format, view.shape, view.readonly
+        parts: Any = view.tobytes(), view.format, view.shape, view.readonly
         _rebuild_view(*parts)
     except Exception:  # released, or of a format that only its maker knows
         return None
@@ -101,7 +101,7 @@ def _view(view: memoryview) -> Any:
 
 
 def _rebuild_view(
-    content: bytes, form: str, shape: tuple[int, ...], readonly: bool
+    content: bytes, form: Any, shape: tuple[int, ...], readonly: bool
 ) -> memoryview:
     view = memoryview(content if readonly else bytearray(content))
     return view if (form, len(shape)) == ("B", 1) else view.cast(form, shape)

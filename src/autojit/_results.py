@@ -111,7 +111,7 @@ def _find_tracer(obj: object, outside: tuple[Any, ...]) -> tuple[str, object] | 
         if there is none.
     """
     seen = {id(obj): obj}  # holds what is made on the way, so that no id occurs again
-    queue = deque([(obj, "", obj)])
+    queue: deque[tuple[Any, str, object]] = deque([(obj, "", obj)])
     while queue and len(seen) < _MOST_OBJECTS:
         at, way, holder = queue.popleft()
         kind = type(at)  # not isinstance: an object may lie about its class
@@ -121,10 +121,9 @@ def _find_tracer(obj: object, outside: tuple[Any, ...]) -> tuple[str, object] | 
             continue
         if not any(kind is container for container in _CONTAINERS):
             holder = at
+        parts = _parts(at)
         if at is obj and issubclass(kind, type):
             parts = ((value, f".{name}") for name, value in vars(at).items())
-        else:
-            parts = _parts(at)
         for part, step in parts:
             if id(part) not in seen:
                 seen[id(part)] = part

@@ -78,7 +78,8 @@ def _donated(skeleton: _core.Skeleton, options: Options) -> tuple[int, ...]:
         return ()
     count = skeleton._num_positional
     places = [at + count if at < 0 else at for at in options.donate_argnums]
-    arguments = [*(at for at in places if at >= 0), *options.donate_argnames]
+    arguments: list[int | str] = [at for at in places if at >= 0]
+    arguments += options.donate_argnames
     return tuple(
         sorted({leaf for one in arguments for leaf in skeleton._argument_leaves(one)})
     )

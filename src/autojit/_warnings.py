@@ -27,6 +27,7 @@ Seen = dict[int, tuple[Recorded, set[tuple[Any, ...]]]]
 
 
 _MOST_SEEN = 1024
+_CONFIG: Any = jax.config  # its flags have no types in some versions
 
 
 class _Listening(threading.local):
@@ -59,9 +60,10 @@ class _NoCategory(type):
 
     def __subclasscheck__(cls, category: type) -> bool:
         text, _listening.text = _listening.text, None
-        for caught, shown_by in _listening.caught if text is not None else ():
-            if shown_by == _shown_by():  # else the function itself catches it
-                caught[category, text] = None
+        if text is not None:
+            for caught, shown_by in _listening.caught:
+                if shown_by == _shown_by():  # else the function itself catches it
+                    caught[category, text] = None
         return False
 
 
@@ -138,7 +140,7 @@ def replay(recorded: Recorded, leaves: Sequence[Any], seen: Seen) -> None:
         What the dispatcher has shown already; brought up to date, unless a filter turns
         a warning into an error.
     """
-    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+    if _CONFIG.jax_disable_jit:
         return  # the function is about to be called
     kinds, kind = _not_seen(recorded, leaves, seen)
     if kind is not None:
