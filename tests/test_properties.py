@@ -47,7 +47,7 @@ from graphs import (
     same_graph,
     walk_leaves,
 )
-from hypothesis import assume, example, given, note, settings
+from hypothesis import assume, example, given, note, reject, settings
 from hypothesis import strategies as st
 from kinds import (
     SINGLETON,
@@ -1030,7 +1030,20 @@ def groups(node):
 
 def build(plan):
     """Build the graph of a plan; two builds share what is whole, and arrays, alone."""
-    return build_all(plan)[0]
+    try:
+        return build_all(plan)[0]
+    except ValueError:
+        # numpy reads a number from bytes that it is compared with, as a dict does.
+        reject()
+
+
+def has_nan_in_a_set(plan):
+    """Whether a set holds a NaN: how many times depends on which object it is."""
+    return any(
+        node.kind in ("set", "frozenset", "MySet", "MyFrozenSet")
+        and any(plan[ref].data != plan[ref].data for ref in node.refs)
+        for node in plan
+    )
 
 
 def build_all(plan):
@@ -1421,6 +1434,7 @@ def test_an_equal_copy_has_an_equal_skeleton(plan):
 @given(plans())
 @examples
 def test_a_copy_changed_in_one_place_has_another_skeleton(plan):
+    assume(not has_nan_in_a_set(plan))
     _, one = autojit.flatten(build(plan))
     clear = is_clear(plan)
     for change in changes(plan):
