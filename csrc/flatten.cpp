@@ -652,7 +652,7 @@ bool Ordering::parts(PyObject* list, bool ordered, int levels, std::uint64_t& mi
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); ++i) {
     Owned part = Owned::borrow(PyList_GET_ITEM(list, i));
     std::uint64_t number = 0;
-    if (!of(part.get(), levels - 1, number)) {
+    if (!part || !of(part.get(), levels - 1, number)) {
       return false;
     }
     sum = (ordered ? (sum ^ number) * kOdd : sum + number * kOdd);

@@ -729,8 +729,8 @@ def failing_new(tmp_path_factory):
 
 
 # Without those for which C++ allocates nothing.
-QUICK = ["Unflatten", "Flatten", "Hit", "Wrap"]
-SLOW = ["Repr", "Miss", "ByHash", "Evict", "Result", "Keywords"]
+QUICK = ["Unflatten", "Flatten", "Wrap"]
+SLOW = ["Hit", "Repr", "Miss", "ByHash", "Evict", "Result", "Keywords"]
 
 
 @pytest.mark.parametrize(
