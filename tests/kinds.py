@@ -848,6 +848,7 @@ def local_class():
 LOCAL_CLASS = local_class()
 OTHER_LOCAL_CLASS = local_class()
 # A lambda, not a named function: that is the kind of object to be tested.
+# A lambda is what is wanted, not a function with a name.
 LAMBDA = lambda x: x + 1  # noqa: E731
 OPAQUE = Opaque()
 UNHASHABLE = OpaqueUnhashable()
@@ -860,6 +861,7 @@ THREAD_LOCAL = threading.local()
 LOCK = threading.Lock()
 RLOCK = threading.RLock()
 GENERATOR = generator_function()
+# Open for as long as the tests run.
 FILE = open(os.devnull)  # noqa: SIM115
 SOCKET = socket.socket()
 atexit.register(FILE.close)
@@ -1854,6 +1856,7 @@ KINDS = {
     "generic alias": Kind(lambda x: list[int], lambda x: list[str], look=repr),
     "union of types": Kind(lambda x: int | str, lambda x: str | int, look=repr),
     "typing alias": Kind(
+        # `int | None` is of another type.
         lambda x: typing.Optional[int],  # noqa: UP045
         lambda x: typing.Optional[str],  # noqa: UP045
         look=repr,

@@ -263,6 +263,7 @@ def test_a_reference(x):
     ids=["forward=False", "jax_autojit"],
 )
 def test_a_reference_without_forward_is_the_error_of_jax(x, wrap):
+    # Which error it is, JAX says: ours is compared with it.
     with pytest.raises(Exception) as expected:  # noqa: PT011
         jax.jit(lambda ref: [ref])(jax.new_ref(x))
     with pytest.raises(expected.type, match="mutable array reference"):

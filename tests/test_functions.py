@@ -272,6 +272,7 @@ def nested_three_deep(x):
 def with_everything(x):
     n, items = 2, [1, {"k": (2.5, None)}]
 
+    # All that a function can have; the annotations are only text.
     def fn(y: "array", a=items, /, *rest, b=Plain(n=n), **more) -> "array":  # noqa: B008, F821
         """Add."""
         return y + n + len(items)
@@ -533,6 +534,7 @@ def plain_function(**changes):
     return fn
 
 
+# The module that the code is put into has the name.
 CODE = (lambda x: x + constant).__code__  # noqa: F821
 SPACE, OTHER_SPACE = {"constant": 1}, {"constant": 1}
 
@@ -613,6 +615,7 @@ def test_the_globals_that_a_function_reads(x):
 
 
 def nested_code():
+    # As above.
     return (lambda x: (lambda: x * constant)()).__code__  # noqa: F821
 
 
