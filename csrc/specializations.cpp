@@ -84,29 +84,26 @@ std::unordered_map<PyObject*, Home>& homes() {
   return *map;
 }
 
-// The tables that no dispatcher holds, each with the reference that keeps it: a
-// function that is wrapped again finds what it had. What a table holds may lead to the
-// function itself, so that it would never go; hence a bound.
-constexpr std::size_t kMaxParked = 4096;
-Table* parked_last = nullptr;
-Table* parked_first = nullptr;
-std::size_t parked_count = 0;
+// What a table holds may lead to the function itself, which would then never go. Hence
+// the bounds, and the low one for tables that are known to.
+Parked parked_alone{.maxsize = 4096};
+Parked parked_with_function{.maxsize = 64};
 
 // Takes a table out of the parked ones: the reference is now the caller's.
 void unpark(Table* table) {
-  (table->parked_later != nullptr ? table->parked_later->parked_earlier : parked_last) =
+  Parked& parked = *std::exchange(table->parked, nullptr);
+  (table->parked_later != nullptr ? table->parked_later->parked_earlier : parked.last) =
       table->parked_earlier;
   (table->parked_earlier != nullptr ? table->parked_earlier->parked_later
-                                    : parked_first) = table->parked_later;
+                                    : parked.first) = table->parked_later;
   table->parked_later = table->parked_earlier = nullptr;
-  table->parked = false;
-  --parked_count;
+  --parked.count;
 }
 
 // A table that is filed nowhere is not shared and not parked. May run Python.
 void strike_off(Table* table) {
   table->key = nullptr;
-  if (table->parked) {
+  if (table->parked != nullptr) {
     unpark(table);
     Py_DECREF(table);
   }
@@ -295,7 +292,7 @@ Table* new_table(PyObject* options, std::size_t maxsize) {
   table->maxsize = maxsize;
   table->options = Py_NewRef(options);
   table->key = nullptr;
-  table->parked = false;
+  table->parked = nullptr;
   table->parked_later = table->parked_earlier = nullptr;
   PyObject_GC_Track(reinterpret_cast<PyObject*>(table));
   if (table->by_hash == nullptr) {
@@ -326,7 +323,7 @@ bool find_table(PyObject* key, PyObject* options, std::size_t maxsize, Table*& f
       return false;
     }
     if (same != 0 && table->key == key) {
-      if (table->parked) {
+      if (table->parked != nullptr) {
         unpark(table);
         Py_DECREF(table);  // `candidate` holds it
       }
@@ -391,7 +388,7 @@ PyTypeObject* class_of(const Node& node) {
 }
 
 // Whether a table holds the function that it belongs to, directly or as a method of
-// a class: parked, it would keep the function alive, and so itself.
+// a class.
 bool holds_its_function(const Table* table) {
   if (!PyFunction_Check(table->key) || is_named_function(table->key)) {
     return false;
@@ -417,17 +414,17 @@ bool holds_its_function(const Table* table) {
 }  // namespace
 
 void park(Table* table) {
-  if (Py_REFCNT(table) != 1 || table->key == nullptr || table->newest == nullptr ||
-      holds_its_function(table)) {
+  if (Py_REFCNT(table) != 1 || table->key == nullptr || table->newest == nullptr) {
     Py_DECREF(table);
     return;
   }
-  table->parked = true;
-  table->parked_earlier = parked_last;
-  (parked_last != nullptr ? parked_last->parked_later : parked_first) = table;
-  parked_last = table;
-  if (++parked_count > kMaxParked) {
-    Table* first = parked_first;
+  Parked& parked = holds_its_function(table) ? parked_with_function : parked_alone;
+  table->parked = &parked;
+  table->parked_earlier = parked.last;
+  (parked.last != nullptr ? parked.last->parked_later : parked.first) = table;
+  parked.last = table;
+  if (++parked.count > parked.maxsize) {
+    Table* first = parked.first;
     unpark(first);
     Py_DECREF(first);
   }

@@ -40,6 +40,15 @@ struct Specialization {
   Specialization* older;
 };
 
+// Tables that no dispatcher holds, each with the reference that keeps it: a function
+// that is wrapped again finds what it had.
+struct Parked {
+  std::size_t maxsize;
+  struct Table* last = nullptr;
+  struct Table* first = nullptr;
+  std::size_t count = 0;
+};
+
 // The Python object that a dispatcher holds.
 struct Table {
   PyObject_HEAD
@@ -54,8 +63,9 @@ struct Table {
   PyObject* options;    // owned
   // What it is filed under, borrowed; nullptr if it is not, or no longer.
   PyObject* key;
-  // Among the tables that no dispatcher holds: from the last to the first put there.
-  bool parked;
+  // Among the tables that no dispatcher holds, or nullptr: from the last to the first
+  // put there.
+  Parked* parked;
   Table* parked_later;
   Table* parked_earlier;
 };

@@ -485,7 +485,7 @@ def test_jit_may_call_a_dispatcher_that_returns_objects(w, x):
 
 
 def test_the_same_dispatcher_inside_and_outside_of_jit(w, x):
-    f = autojit.jit(energy)
+    f = autojit.jit(lambda params, x: energy(params, x))  # a table of its own
     params = make_params(w)
     outside = f(params, x)
     inside = jax.jit(lambda w, x: f(make_params(w), x))(w, x)
