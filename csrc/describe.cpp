@@ -141,12 +141,8 @@ class Describer {
 };
 
 bool Describer::part() {
-  if (!python::enter_level()) {
-    return false;
-  }
-  bool done = inner();
-  python::leave_level();
-  return done;
+  const python::Level level;
+  return level.entered() && inner();
 }
 
 bool Describer::list(const char* open, std::size_t count, const char* close) {

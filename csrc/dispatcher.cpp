@@ -258,11 +258,10 @@ PyObject* dispatcher_vectorcall(PyObject* object, PyObject* const* args,
   }
   if (eager != nullptr) {
     Py_DECREF(eager);
-    if (!python::enter_level()) {
-      return nullptr;
-    }
-    result = PyObject_Vectorcall(self->fun, call.args, positional, call.kwnames);
-    python::leave_level();
+    const python::Level level;
+    return level.entered()
+               ? PyObject_Vectorcall(self->fun, call.args, positional, call.kwnames)
+               : nullptr;
   }
   return result;
 }

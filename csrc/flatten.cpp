@@ -17,22 +17,6 @@ namespace autojit {
 
 namespace {
 
-class RecursionGuard {
- public:
-  RecursionGuard() : entered_(python::enter_level()) {}
-  RecursionGuard(const RecursionGuard&) = delete;
-  RecursionGuard& operator=(const RecursionGuard&) = delete;
-  ~RecursionGuard() {
-    if (entered_) {
-      python::leave_level();
-    }
-  }
-  bool entered() const { return entered_; }
-
- private:
-  bool entered_;
-};
-
 // Whether a skeleton has an opaque object, and at which node.
 bool is_opaque_in(const Skeleton& skeleton, PyObject* object, std::size_t& node) {
   const std::vector<Node>& nodes = skeleton.program.nodes;
@@ -61,9 +45,14 @@ class Flattener {
   bool result(PyObject* object, Skeleton* call, PyObject* inputs) {
     call_ = call;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(inputs); ++i) {
+      PyObject* input = PyTuple_GET_ITEM(inputs, i);
+      auto number = static_cast<std::uint32_t>(i);
       bool inserted = false;
-      inputs_.get_or_insert(PyTuple_GET_ITEM(inputs, i), static_cast<std::uint32_t>(i),
-                            inserted);
+      if (input == Py_None) {
+        program_.withheld.push_back(number);
+      } else {
+        inputs_.get_or_insert(input, number, inserted);
+      }
     }
     for (const Owned& function : call->program.functions) {
       bool inserted = false;
@@ -85,7 +74,7 @@ class Flattener {
   bool call_parts(const CallView& call);
 
   // Keeps `object` (an owned reference) until the walk is over.
-  void keep(PyObject* object) { held_.push_back(object); }
+  void keep(PyObject* object) { append_owned(held_, object); }
 
   std::size_t emit(Op op, std::size_t size, PyObject* owned, std::uint32_t extra = 0);
   bool constant(Op op, PyObject* object) {
@@ -358,8 +347,8 @@ bool Flattener::closure(PyObject* object) {
   for (std::size_t i = begin; i < constants_end; ++i) {
     constant(Op::Identity, held_[i]);
   }
-  RecursionGuard guard;
-  if (!guard.entered()) {
+  const python::Level level;
+  if (!level.entered()) {
     return false;
   }
   for (std::size_t i = constants_end; i < end; ++i) {
@@ -524,8 +513,8 @@ bool Flattener::node(PyObject* object) {
     default:
       break;
   }
-  RecursionGuard guard;
-  if (!guard.entered()) {
+  const python::Level level;
+  if (!level.entered()) {
     return false;
   }
   program_.depth = std::max(program_.depth, ++depth_);

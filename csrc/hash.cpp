@@ -207,13 +207,12 @@ int ClosureComparison::ref(const Node& x, const Node& y) {
   }
   std::size_t i = node_of_slot(a_, x.size);
   std::size_t j = node_of_slot(b_, y.size);
-  if (!python::enter_level()) {
+  const python::Level level;
+  if (!level.entered()) {
     PyErr_Clear();  // to say no is always right
     return 0;
   }
-  int same_parts = walk(i, end_of(a_, i), j, end_of(b_, j));
-  python::leave_level();
-  return same_parts;
+  return walk(i, end_of(a_, i), j, end_of(b_, j));
 }
 
 // Two nodes that are not both functions.

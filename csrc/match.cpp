@@ -91,7 +91,8 @@ class Matcher {
   static int still_opaque(PyObject* object);
   Match reduction(const Later& later);
   void put_off(PyObject* object, const Node* node) {
-    later_.push_back({Py_NewRef(object), node, leaf_});
+    later_.push_back({object, node, leaf_});
+    Py_INCREF(object);
   }
   // Notes an object that could occur twice. One that is referred to once cannot, unless
   // a reduction finds it by other ways; and then it also has to stay what it is.
@@ -100,7 +101,7 @@ class Matcher {
       slots_[slot] = object;
     }
     if (program_.reduces) {
-      held_.push_back(Py_NewRef(object));
+      append_owned(held_, Py_NewRef(object));
       met_.push_back(object);
     } else if (Py_REFCNT(object) > 1) {
       met_.push_back(object);
@@ -394,7 +395,7 @@ Match Matcher::reduction(const Later& later) {
   if (reduction == nullptr) {
     return Match::Error;
   }
-  held_.push_back(reduction);
+  append_owned(held_, reduction);
   if (reduction == Py_None) {
     return Match::No;
   }
@@ -505,7 +506,7 @@ bool Matcher::call(const CallView& call) {
   }
   if constexpr (python::kArgumentsMayBeBorrowed) {
     for (std::size_t i = 0; i < call.positional + keywords; ++i) {
-      held_.push_back(Py_NewRef(call.args[i]));
+      append_owned(held_, Py_NewRef(call.args[i]));
     }
   }
   if (!items(call.args, call.positional)) {

@@ -41,6 +41,14 @@ class Owned {
   PyObject* object_ = nullptr;
 };
 
+// Appends an owned reference, which is dropped if there is no memory for it.
+template <typename Vector>
+void append_owned(Vector& vector, PyObject* object) {
+  Owned guard = Owned::steal(object);
+  vector.push_back(object);
+  guard.release();
+}
+
 namespace python {
 
 // Sets `dict` to the `__dict__` of an instance, borrowed, or to nullptr if it has none.
@@ -128,15 +136,31 @@ inline constexpr std::size_t kStackReserve = std::size_t{96} * 1024;
 // Objects that are nested less deeply than this need no watching.
 inline constexpr std::uint32_t kShallow = 50;
 
-// True if one more level of recursion is safe; else false with a RecursionError set.
-inline bool enter_level() {
-  if (stack_left() < kStackReserve) {
-    PyErr_SetString(PyExc_RecursionError, "the C stack is all but used up");
-    return false;
+// One more level of recursion, for as long as this lives: if it is not safe, it is not
+// entered, and a RecursionError is set.
+class Level {
+ public:
+  Level() : entered_(enter()) {}
+  Level(const Level&) = delete;
+  Level& operator=(const Level&) = delete;
+  ~Level() {
+    if (entered_) {
+      Py_LeaveRecursiveCall();
+    }
   }
-  return Py_EnterRecursiveCall(" while walking through objects") == 0;
-}
-inline void leave_level() { Py_LeaveRecursiveCall(); }
+  bool entered() const { return entered_; }
+
+ private:
+  static bool enter() {
+    if (stack_left() < kStackReserve) {
+      PyErr_SetString(PyExc_RecursionError, "the C stack is all but used up");
+      return false;
+    }
+    return Py_EnterRecursiveCall(" while walking through objects") == 0;
+  }
+
+  bool entered_;
+};
 
 }  // namespace python
 }  // namespace autojit

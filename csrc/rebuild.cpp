@@ -42,6 +42,7 @@ class Rebuilder {
  private:
   PyObject* node();
   PyObject* forwarded(const Node& head) const;
+  PyObject* forwarded_leaf(std::uint32_t leaf) const;
   // Builds parts onto `built_`. False with an exception set on failure.
   bool parts(std::uint32_t count);
   PyObject* take_tuple(std::uint32_t count);
@@ -82,12 +83,8 @@ inline PyObject* Rebuilder::part() {
   if (!guarded_) {
     return node();
   }
-  if (!python::enter_level()) {
-    return nullptr;
-  }
-  PyObject* object = node();
-  python::leave_level();
-  return object;
+  const python::Level level;
+  return level.entered() ? node() : nullptr;
 }
 
 bool Rebuilder::parts(std::uint32_t count) {
@@ -96,7 +93,7 @@ bool Rebuilder::parts(std::uint32_t count) {
     if (object == nullptr) {
       return false;
     }
-    built_.push_back(object);
+    append_owned(built_, object);
   }
   return true;
 }
@@ -263,7 +260,7 @@ PyObject* Rebuilder::reduce(const Node& head) {
   }
   for (std::uint32_t i = 0; i < 4; ++i) {
     if ((head.size & (1U << i)) == 0) {
-      built_.push_back(Py_NewRef(Py_None));
+      append_owned(built_, Py_NewRef(Py_None));
     } else if (!parts(1)) {
       return nullptr;
     }
@@ -326,10 +323,40 @@ PyObject* damaged() {
   return nullptr;
 }
 
-// Borrowed.
+// Whether the memory of an array has gone; not of a tracer. Runs Python.
+bool is_deleted(PyObject* array) {
+  Owned deleted = Owned::steal(PyObject_CallMethod(array, "is_deleted", nullptr));
+  if (!deleted) {
+    PyErr_Clear();
+  }
+  return deleted.get() == Py_True;
+}
+
+// An array that comes back untouched, borrowed, unless the same array was donated in
+// another place: then it may be gone.
+PyObject* Rebuilder::forwarded_leaf(std::uint32_t leaf) const {
+  PyObject* object = inputs_->leaves[leaf];
+  for (std::uint32_t other : program_.withheld) {
+    if (inputs_->leaves[other] == object && is_deleted(object)) {
+      Owned here = Owned::steal(leaf_path(inputs_->call, "", leaf));
+      Owned there = Owned::steal(here ? leaf_path(inputs_->call, "", other) : nullptr);
+      if (there) {
+        PyErr_Format(
+            PyExc_ValueError,
+            "the function returns %U, which is the same array as %U, which was "
+            "donated and is deleted; pass a copy of it",
+            here.get(), there.get());
+      }
+      return nullptr;
+    }
+  }
+  return object;
+}
+
+// Borrowed; nullptr with an exception set on failure.
 PyObject* Rebuilder::forwarded(const Node& head) const {
   if (head.extra == kLeaf) {
-    return inputs_->leaves[head.size];
+    return forwarded_leaf(head.size);
   }
   if (head.extra == kFunction) {
     return inputs_->call.functions[head.size].get();
@@ -412,7 +439,7 @@ PyObject* Rebuilder::node() {
       return made;
     }
     case Op::Forward:
-      return inputs_ != nullptr ? Py_NewRef(forwarded(head)) : damaged();
+      return inputs_ != nullptr ? Py_XNewRef(forwarded(head)) : damaged();
     case Op::Opaque:
       meet(head, head.object);
       return Py_NewRef(head.object);

@@ -131,6 +131,7 @@ void Program::swap(Program& other) noexcept {
   set_entries.swap(other.set_entries);
   functions.swap(other.functions);
   codes.swap(other.codes);
+  withheld.swap(other.withheld);
   originals.swap(other.originals);
   keyword_places.swap(other.keyword_places);
   std::swap(leaves, other.leaves);
@@ -314,6 +315,22 @@ std::size_t node_of_argument(const Program& program, PyObject* argument) {
   return index;
 }
 
+// The numbers of the leaves of one part: a new list, or nullptr with an exception set.
+PyObject* list_leaves(const Program& program, std::size_t part) {
+  std::vector<bool> leaves(program.leaves);
+  if (part != 0) {
+    leaves_of(program, part, leaves);
+  }
+  Owned list = Owned::steal(PyList_New(0));
+  for (std::size_t i = 0; list && i < leaves.size(); ++i) {
+    Owned number = Owned::steal(leaves[i] ? PyLong_FromSize_t(i) : Py_NewRef(Py_None));
+    if (!number || (leaves[i] && PyList_Append(list.get(), number.get()) < 0)) {
+      return nullptr;
+    }
+  }
+  return list.release();
+}
+
 PyObject* skeleton_argument_leaves(PyObject* self, PyObject* argument) {
   const Program& program = cast(self)->program;
   if (program.nodes.empty() || program.nodes.front().op != Op::Call ||
@@ -325,18 +342,11 @@ PyObject* skeleton_argument_leaves(PyObject* self, PyObject* argument) {
   if (PyErr_Occurred() != nullptr) {
     return nullptr;
   }
-  std::vector<bool> leaves(program.leaves);
-  if (index != 0) {
-    leaves_of(program, index, leaves);
+  try {
+    return list_leaves(program, index);
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
   }
-  Owned list = Owned::steal(PyList_New(0));
-  for (std::size_t i = 0; list && i < leaves.size(); ++i) {
-    Owned number = Owned::steal(leaves[i] ? PyLong_FromSize_t(i) : Py_NewRef(Py_None));
-    if (!number || (leaves[i] && PyList_Append(list.get(), number.get()) < 0)) {
-      return nullptr;
-    }
-  }
-  return list.release();
 }
 
 bool may_hold_arrays(const Node& node) {

@@ -124,6 +124,8 @@ class Program {
   std::uint32_t leaves = 0;
   // How many nodes the call has that a Forward counts on; 0 if there is none.
   std::size_t inputs = 0;
+  // Of a result: the leaves of the call that must not come back.
+  std::vector<std::uint32_t> withheld;
   std::uint32_t slots = 0;
   std::uint32_t depth = 0;
   // There is a Reduce: matching runs Python, after the walk.
@@ -191,8 +193,8 @@ struct CallView {
 bool flatten(PyObject* object, PyObject* leaf_type, const char* root, Program& program,
              std::vector<PyObject*>& leaves);
 // The same for the result of a function. `call` is the skeleton of its call and
-// `inputs` a tuple of the leaves that it was given, None for one that must not be
-// forwarded.
+// `inputs` a tuple of the leaves that it was given, None for one that must not come
+// back, because it was donated.
 bool flatten_result(PyObject* object, Skeleton* call, PyObject* inputs,
                     Program& program, std::vector<PyObject*>& leaves);
 bool flatten_call(CallView& call, Program& program, std::vector<PyObject*>& leaves);

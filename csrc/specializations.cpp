@@ -201,11 +201,14 @@ PyObject* trace_begin(PyObject* self, PyObject* /*args*/) {
   Trace* trace = cast_trace(self);
   ++trace->traces->count;
   Owned skeleton = Owned::borrow(reinterpret_cast<PyObject*>(trace->skeleton));
-  if (std::exchange(trace->has_begun, true) &&
-      !note_changed_functions(trace->skeleton)) {
-    return nullptr;
+  try {
+    return !std::exchange(trace->has_begun, true) ||
+                   note_changed_functions(trace->skeleton)
+               ? skeleton.release()
+               : nullptr;
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
   }
-  return skeleton.release();
 }
 
 PyMethodDef trace_methods[] = {
@@ -345,12 +348,10 @@ Table* table_for(PyObject* key, PyObject* options, std::size_t maxsize) {
   if (found != nullptr) {
     return found;
   }
-  Table* table = new_table(options, maxsize);
-  if (table != nullptr && !file(table, key)) {
-    Py_DECREF(table);
-    return nullptr;
-  }
-  return table;
+  Owned table = Owned::steal(reinterpret_cast<PyObject*>(new_table(options, maxsize)));
+  return table && file(reinterpret_cast<Table*>(table.get()), key)
+             ? reinterpret_cast<Table*>(table.release())
+             : nullptr;
 }
 
 namespace {

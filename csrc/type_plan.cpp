@@ -230,7 +230,8 @@ void find_slots(TypePlan& plan) {
       auto* descriptor = reinterpret_cast<PyMemberDescrObject*>(value);
       if (descriptor->d_common.d_type == base &&
           descriptor->d_member->type == T_OBJECT_EX) {
-        slots.push_back({Py_NewRef(name), descriptor->d_member->offset});
+        slots.push_back({name, descriptor->d_member->offset});
+        Py_INCREF(name);
       }
     }
   }
