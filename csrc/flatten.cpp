@@ -1098,6 +1098,11 @@ PyObject* closures_now(Skeleton* skeleton) {
   try {
     if (Flattener(nullptr, "function", program, no_leaves)
             .closures(skeleton->program.functions)) {
+      for (const Node& node : skeleton->program.nodes) {
+        if (node.op == Op::Opaque) {
+          program.call_opaque.push_back(Owned::borrow(node.object));
+        }
+      }
       return reinterpret_cast<PyObject*>(new_skeleton(std::move(program), "function"));
     }
   } catch (const std::bad_alloc&) {

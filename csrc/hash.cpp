@@ -139,19 +139,12 @@ int same_node(const Node& x, const Node& y) {
   }
 }
 
-using OpaquePairs = std::vector<std::pair<PyObject*, PyObject*>>;  // borrowed
-
 // Compares what functions hold: all goes by value, and what is shared in one has to be
 // shared in the other.
 class ClosureComparison {
  public:
-  // `opaque` are the opaque objects of the calls that the functions are in.
-  ClosureComparison(Program& a, const Program& b, OpaquePairs opaque)
-      : a_(a),
-        b_(b),
-        opaque_(std::move(opaque)),
-        slots_(a.originals.size()),
-        taken_(b.originals.size()) {}
+  ClosureComparison(Program& a, const Program& b)
+      : a_(a), b_(b), slots_(a.originals.size()), taken_(b.originals.size()) {}
 
   // 1, 0, or -1 with an exception set. A function that is in both is equal to itself,
   // whatever it holds by now.
@@ -178,7 +171,6 @@ class ClosureComparison {
 
   Program& a_;
   const Program& b_;
-  OpaquePairs opaque_;
   std::vector<std::uint32_t> slots_;      // of `a` -> of `b`, 0 for none yet
   std::vector<bool> taken_;               // slots of `b`
   std::unordered_set<PyObject*> inside_;  // borrowed: what the same functions hold
@@ -225,8 +217,9 @@ int ClosureComparison::same(const Node& x, const Node& y) {
   }
   if (x.op == Op::Opaque && y.op == Op::Opaque) {
     // The trace can tell whether it is one of those that it was given.
-    for (const auto& [in_a, in_b] : opaque_) {
-      if ((x.object == in_a) != (y.object == in_b)) {
+    for (std::size_t i = 0; i < a_.call_opaque.size(); ++i) {
+      if ((x.object == a_.call_opaque[i].get()) !=
+          (y.object == b_.call_opaque[i].get())) {
         return 0;
       }
     }
@@ -340,15 +333,8 @@ int equal_closures(Skeleton* a, Skeleton* b) {
   if (x.get() == Py_None || y.get() == Py_None) {
     return 0;
   }
-  OpaquePairs opaque;
-  for (std::size_t i = 0; i < a->program.nodes.size(); ++i) {
-    if (a->program.nodes[i].op == Op::Opaque) {
-      opaque.emplace_back(a->program.nodes[i].object, b->program.nodes[i].object);
-    }
-  }
   return ClosureComparison(reinterpret_cast<Skeleton*>(x.get())->program,
-                           reinterpret_cast<Skeleton*>(y.get())->program,
-                           std::move(opaque))
+                           reinterpret_cast<Skeleton*>(y.get())->program)
       .equal();
 }
 
@@ -408,7 +394,7 @@ bool note_changed_functions(Skeleton* skeleton) {
   }
   if (now.get() == Py_None ||
       !ClosureComparison(reinterpret_cast<Skeleton*>(before.get())->program,
-                         reinterpret_cast<Skeleton*>(now.get())->program, {})
+                         reinterpret_cast<Skeleton*>(now.get())->program)
            .mark_changed()) {
     if (PyErr_Occurred() != nullptr) {
       return false;

@@ -98,7 +98,7 @@ int Program::traverse(visitproc visit, void* arg) const {
   for (const Node& node : nodes) {
     Py_VISIT(owned_object(node));
   }
-  for (const std::vector<Owned>* owned : {&functions, &codes, &originals}) {
+  for (const std::vector<Owned>* owned : {&functions, &codes, &originals, &call_opaque}) {
     for (const Owned& object : *owned) {
       Py_VISIT(object.get());
     }
@@ -116,6 +116,8 @@ void Program::clear() {
   old_codes.swap(codes);
   std::vector<Owned> old_originals;
   old_originals.swap(originals);
+  std::vector<Owned> old_call_opaque;
+  old_call_opaque.swap(call_opaque);
   call_kwnames = Owned();
   for (const Node& node : old) {
     PyObject* object = owned_object(node);
@@ -133,6 +135,7 @@ void Program::swap(Program& other) noexcept {
   codes.swap(other.codes);
   withheld.swap(other.withheld);
   originals.swap(other.originals);
+  call_opaque.swap(other.call_opaque);
   keyword_places.swap(other.keyword_places);
   std::swap(leaves, other.leaves);
   std::swap(inputs, other.inputs);

@@ -1521,6 +1521,20 @@ def test_equal_opaque_values_in_closures_are_equal(x):
     assert len(seen) == 2
 
 
+def test_whether_an_argument_is_what_a_function_holds(x):
+    """The function can tell, also of values that are equal."""
+    f = autojit.jit(lambda fn, value, x: (fn(value), x + 1)[0])
+
+    def holding(held):
+        return lambda value: value is held
+
+    one, two = OpaqueValue(1), OpaqueValue(1)
+    for _ in range(2):
+        for held, value in ((one, one), (one, two), (two, two), (two, one)):
+            assert f(holding(held), value, x) is (held is value)
+    assert f.cache_info().traces == 2
+
+
 def test_a_chain_of_functions(x):
     def chain(length):
         fn = double

@@ -912,6 +912,21 @@ def test_what_does_not_warn_is_silent_again(x):
         third(x, False)
 
 
+def test_a_dispatcher_forgets_what_it_showed_long_ago(x, monkeypatch):
+    monkeypatch.setattr(autojit._warnings, "_MOST_SEEN", 3)
+
+    def fun(x, n):
+        warnings.warn(f"careful {n}", stacklevel=1)
+        return x
+
+    f = autojit.jit(fun)
+    for n in range(10):
+        assert caught(f, x, n) == expected(f"careful {n}")
+    (seen,) = (part for part in gc.get_referents(f) if type(part) is dict)
+    assert len(seen) == 3
+    assert caught(f, x, 9) == []
+
+
 def test_what_warns_in_one_shape_alone(x):
     def fun(x):
         if x.shape == (2,):
