@@ -710,13 +710,14 @@ namespace {
 // has added.
 bool loses_attributes(PyObject* object, PyObject* reduction) {
   PyTypeObject* type = Py_TYPE(object);
-  PyObject* dict =
-      made_by_class_statement(type) ? python::instance_dict(object) : nullptr;
-  return dict != nullptr && PyDict_GET_SIZE(dict) != 0 &&
-         reduction_part(reduction, 2) == Py_None &&
-         !(is_object_s(type, names.reduce_ex) && is_object_s(type, names.reduce)) &&
-         !PyFunction_Check(python::type_lookup(type, names.reduce_ex)) &&
-         !PyFunction_Check(python::type_lookup(type, names.reduce));
+  if (!made_by_class_statement(type) || reduction_part(reduction, 2) != Py_None ||
+      (is_object_s(type, names.reduce_ex) && is_object_s(type, names.reduce)) ||
+      PyFunction_Check(python::type_lookup(type, names.reduce_ex)) ||
+      PyFunction_Check(python::type_lookup(type, names.reduce))) {
+    return false;
+  }
+  PyObject* dict = python::instance_dict(object);  // last: may make it
+  return dict != nullptr && PyDict_GET_SIZE(dict) != 0;
 }
 
 // A set reduces to a list, in an order that says nothing: that of a subclass's instance
