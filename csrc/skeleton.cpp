@@ -98,7 +98,8 @@ int Program::traverse(visitproc visit, void* arg) const {
   for (const Node& node : nodes) {
     Py_VISIT(owned_object(node));
   }
-  for (const std::vector<Owned>* owned : {&functions, &codes, &originals, &call_opaque}) {
+  for (const std::vector<Owned>* owned :
+       {&functions, &codes, &originals, &call_opaque}) {
     for (const Owned& object : *owned) {
       Py_VISIT(object.get());
     }

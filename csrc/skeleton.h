@@ -119,8 +119,8 @@ class Program {
   // The functions by their number, and the code that each had.
   std::vector<Owned> functions;
   std::vector<Owned> codes;
-  // Among closures: the objects of the slots, which are all that could be shared; and the
-  // opaque objects of the call that was made with them.
+  // Among closures: the objects of the slots, which are all that could be shared; and
+  // the opaque objects of the call that was made with them.
   std::vector<Owned> originals;
   std::vector<Owned> call_opaque;
   std::uint32_t leaves = 0;

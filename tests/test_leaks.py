@@ -85,25 +85,24 @@ def living():
 
 
 def levels_off(name, step, times, fill=25, slack=60):
-    # The first fifth fills what is bounded; after it, all stays as it is.
+    # The first fifth fills what is bounded; after it, all stays as it is. What CPython
+    # itself keeps for later fills up with chance: then one of the next rounds has to do.
     times = int(times * SCALE)
     first = max(times // 5, fill)
     times = max(times, first + fill)
     for i in range(first):
         step(i)
-    objects, blocks = living()
-    memory = resident()
-    for i in range(first, times):
-        step(i)
-    more_objects, more_blocks = living()
-    more_memory = resident()
-    print(name, times, more_objects - objects, more_blocks - blocks,
-          more_memory - memory, sep="|", flush=True)
-    assert more_objects - objects <= slack, (name, objects, more_objects)
-    # The block allocator's own caches come and go.
-    few = max(5 * slack, (times - first) // 100)
-    assert more_blocks - blocks <= few, (name, blocks, more_blocks)
-    assert more_memory - memory <= 3000, (name, memory, more_memory)
+    for attempt in range(5):
+        before = (*living(), resident())
+        for i in range(first, times):
+            step(i)
+        after = (*living(), resident())
+        grown = [now - then for now, then in zip(after, before)]
+        print(name, times, *grown, sep="|", flush=True)
+        bounds = slack, max(2 * slack, (times - first) // 100), 3000
+        if all(more <= bound for more, bound in zip(grown, bounds)):
+            return
+    raise AssertionError(f"{name}: objects, blocks, KiB: {before} became {after}")
 """
 
 # Each gives the step that is repeated, and how often in a full run.
