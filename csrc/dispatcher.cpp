@@ -75,6 +75,19 @@ PyObject* unwrap(PyObject* returned, const Inputs& inputs) {
   return rebuild_result(program, PySequence_Fast_ITEMS(result->leaves), inputs);
 }
 
+// Whether this dispatcher has shown all warnings of a specialization, for arrays of
+// whatever kind, so that there is nothing to see to.
+bool has_shown(Dispatcher* self, PyObject* warnings) {
+  Owned key =
+      Owned::steal(self->seen != nullptr ? PyLong_FromVoidPtr(warnings) : nullptr);
+  PyObject* shown = key ? PyDict_GetItemWithError(self->seen, key.get()) : nullptr;
+  if (shown == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  return PySet_GET_SIZE(PyTuple_GET_ITEM(shown, 1)) == PyDict_GET_SIZE(warnings);
+}
+
 // Calls one of the functions that see to warnings with a specialization's warnings and
 // the leaves of this call. False with an exception set on failure. Runs Python.
 bool see_to_warnings(PyObject* function, Dispatcher* self, PyObject* warnings,
@@ -155,6 +168,7 @@ PyObject* dispatch_by_hash(Dispatcher* self, CallView& call, PyObject*& eager) {
     self->removals = table->removals;
   }
   if (hit && PyDict_GET_SIZE(compiled.warnings()) != 0 &&
+      !has_shown(self, compiled.warnings()) &&
       !see_to_warnings(config.replay, self, compiled.warnings(), leaves, count)) {
     return nullptr;
   }
@@ -211,8 +225,9 @@ PyObject* dispatch(Dispatcher* self, CallView& call, PyObject*& eager) {
     self->last = last;
     self->removals = removals;
   }
-  if (warnings && !see_to_warnings(config.replay, self, warnings.get(), leaves.data(),
-                                   program.leaves)) {
+  if (warnings && !has_shown(self, warnings.get()) &&
+      !see_to_warnings(config.replay, self, warnings.get(), leaves.data(),
+                       program.leaves)) {
     return nullptr;
   }
   std::uint64_t traces = table->traces->count;

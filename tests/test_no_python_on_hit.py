@@ -1,6 +1,7 @@
 """A hit runs no Python code: neither ours nor that of the classes in the call tree."""
 
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -103,6 +104,25 @@ def arrays(no_gc):
 def warm(g, make, arrays):
     for array in (*arrays, *arrays):
         g(array, make(array), key=make(array))
+
+
+def test_a_hit_of_what_warned_when_it_was_traced(arrays):
+    """Once the warnings were shown, or might have been, there is nothing to do."""
+
+    def noisy(x, tree, *, key=None):
+        warnings.warn("careful", DeprecationWarning, stacklevel=1)
+        return f(x, tree, key=key)
+
+    for action in "ignore", "always":
+        dispatchers = [autojit.jit(noisy) for _ in range(2)]
+        for g in dispatchers:
+            with warnings.catch_warnings(record=True):
+                warnings.simplefilter(action)
+                warm(g, lambda x: [x, 1], arrays)
+                warm(g, lambda x: [x, 2], arrays)
+                for n in (1, 2, 2):
+                    args = arrays[1], [arrays[0], n]
+                    assert python_calls(g, *args, key=[arrays[0], n]) == []
 
 
 def test_the_recorder_sees_python_functions():

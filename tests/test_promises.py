@@ -14,6 +14,7 @@ import re
 import traceback
 import types
 import warnings
+import weakref
 from pathlib import Path
 
 import jax
@@ -904,6 +905,9 @@ def test_difference_opaque_objects(ours):
     ]:
         assert count_traces(ours, one, two) == 2
         assert count_traces(reference, one, two) == 1
+    one, two = OpaqueValue(1), OpaqueValue(1)
+    assert count_traces(ours, weakref.ref(one), weakref.ref(two)) == 2
+    assert count_traces(reference, weakref.ref(one), weakref.ref(two)) == 1
     for cls in EqualRaises, EqualGivesArray:
         assert count_traces(ours, cls(), cls()) == 2
         with pytest.raises(ValueError, match="equality"):

@@ -6,6 +6,7 @@ import copyreg
 import enum
 import sys
 import types
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
@@ -338,6 +339,8 @@ _core.configure(
         jax.numpy.ufunc,
         np.ufunc,
         jax.extend.core.Primitive,
+        # It compares what it refers to, which the function may look into.
+        weakref.ref,
         Dispatcher,
     ),
     ordinary_state=ORDINARY_STATE,
