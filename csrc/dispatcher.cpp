@@ -255,6 +255,8 @@ PyObject* dispatcher_vectorcall(PyObject* object, PyObject* const* args,
                     "this autojit dispatcher is being garbage collected");
     return nullptr;
   }
+  // A partial or property lends the dispatcher, and may let it go.
+  Owned held = Owned::borrow(object);
   auto positional = static_cast<std::uint32_t>(PyVectorcall_NARGS(nargsf));
   CallView call{
       object,

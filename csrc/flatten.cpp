@@ -27,6 +27,9 @@ bool is_opaque_in(const Skeleton& skeleton, PyObject* object, std::size_t& node)
   return found != nodes.end();
 }
 
+// The most that is looked at of what functions hold.
+constexpr std::size_t kMaxNodes = 1U << 16U;
+
 class Flattener {
  public:
   Flattener(PyObject* leaf_type, const char* root, Program& program,
@@ -100,7 +103,7 @@ class Flattener {
   bool function(PyObject* object);
   bool closure(PyObject* object);
   bool cell(PyObject* object);
-  void read_globals(PyObject* function);
+  bool read_globals(PyObject* function);
   bool global(PyObject* globals, PyObject* name);
   bool too_much(PyObject* object);
   bool shared(PyObject* object, bool& seen);
@@ -127,7 +130,8 @@ class Flattener {
   std::vector<std::pair<PyObject*, PyObject*>> globals_;
   std::set<std::pair<PyObject*, PyObject*>> globals_seen_;
   std::set<PyObject*> homes_;  // the modules of the functions that go by value
-  PointerMap read_;            // functions whose names are noted
+  PointerMap read_;            // functions whose names are noted, and what they hold
+  std::size_t read_count_ = 0;
   std::vector<std::pair<std::size_t, PyObject*>> shareable_;
   std::size_t impure_ = 0;
   std::uint32_t depth_ = 0;
@@ -201,7 +205,9 @@ bool Flattener::function(PyObject* object) {
   if (is_named_function(object)) {
     if (homes_.contains(PyFunction_GET_GLOBALS(object))) {
       keep(Py_NewRef(object));
-      read_globals(object);
+      if (!read_globals(object)) {
+        return false;
+      }
     }
     return constant(Op::Identity, object);
   }
@@ -229,7 +235,6 @@ bool Flattener::function(PyObject* object) {
 // A function that holds more than can be looked at in the time of a trace goes by
 // identity. True with an exception set.
 bool Flattener::too_much(PyObject* object) {
-  constexpr std::size_t kMaxNodes = 1U << 16U;
   constexpr std::size_t kMaxBytes = 1U << 26U;
   if (Py_IS_TYPE(object, &PyByteArray_Type)) {
     bytes_ += static_cast<std::size_t>(PyByteArray_GET_SIZE(object));
@@ -243,18 +248,74 @@ bool Flattener::too_much(PyObject* object) {
   return true;
 }
 
+// Puts what an object holds, if that can be had without running Python, into `parts`,
+// borrowed: the functions that a function calls may be in there.
+void find_parts(PyObject* object, std::vector<PyObject*>& parts) {
+  auto add_dict = [&parts](PyObject* dict) {
+    Py_ssize_t position = 0;
+    PyObject* value = nullptr;
+    while (dict != nullptr && PyDict_CheckExact(dict) &&
+           PyDict_Next(dict, &position, nullptr, &value) != 0) {
+      parts.push_back(value);
+    }
+  };
+  if (PyFunction_Check(object)) {
+    auto* function = reinterpret_cast<PyFunctionObject*>(object);
+    parts.insert(parts.end(), {function->func_defaults, function->func_closure});
+    add_dict(function->func_kwdefaults);
+    add_dict(function->func_dict);
+  } else if (PyCell_Check(object)) {
+    parts.push_back(PyCell_GET(object));
+  } else if (PyMethod_Check(object)) {
+    parts.insert(parts.end(),
+                 {PyMethod_GET_FUNCTION(object), PyMethod_GET_SELF(object)});
+  } else if (PyTuple_CheckExact(object) || PyList_CheckExact(object)) {
+    PyObject* const* items = PySequence_Fast_ITEMS(object);
+    parts.insert(parts.end(), items, items + PySequence_Fast_GET_SIZE(object));
+  } else if (PyDict_CheckExact(object)) {
+    add_dict(object);
+  }
+}
+
 // Notes the names in the code of a function and of those inside it, and in that of the
 // functions of the same module that it holds. Some are attributes' names; to look these
 // up as well does no harm.
-void Flattener::read_globals(PyObject* function) {
-  std::vector<PyObject*> functions{function};  // kept in `held_`
-  while (!functions.empty()) {
-    PyObject* at = functions.back();
-    functions.pop_back();
-    PyObject* globals = PyFunction_GET_GLOBALS(at);
-    bool seen = false;
-    (void)read_.get_or_insert(at, 0, seen);
-    if (!seen) {  // not inserted
+bool Flattener::read_globals(PyObject* function) {
+  std::vector<PyObject*> objects{function};  // kept in `held_`
+  PyObject* globals = PyFunction_GET_GLOBALS(function);
+  while (!objects.empty()) {
+    PyObject* at = objects.back();
+    objects.pop_back();
+    bool is_new = false;
+    if (at == nullptr ||
+        (PyFunction_Check(at) && PyFunction_GET_GLOBALS(at) != globals)) {
+      continue;
+    }
+    (void)read_.get_or_insert(at, 0, is_new);
+    if (!is_new) {
+      continue;
+    }
+    if (++read_count_ > kMaxNodes) {
+      PyErr_SetString(PyExc_OverflowError, "a function that holds too much");
+      return false;
+    }
+    std::size_t begin = objects.size();
+    if (Py_IS_TYPE(at, partial_type)) {
+      for (const char* name : {"func", "args", "keywords"}) {
+        PyObject* part = PyObject_GetAttrString(at, name);
+        if (part == nullptr) {
+          return false;
+        }
+        keep(part);
+        objects.push_back(part);
+      }
+    } else {
+      find_parts(at, objects);
+      for (std::size_t i = begin; i < objects.size(); ++i) {
+        keep(Py_XNewRef(objects[i]));
+      }
+    }
+    if (!PyFunction_Check(at)) {
       continue;
     }
     keep(Py_NewRef(PyFunction_GET_CODE(at)));
@@ -275,16 +336,8 @@ void Flattener::read_globals(PyObject* function) {
         }
       }
     }
-    PyObject* cells = PyFunction_GET_CLOSURE(at);
-    for (Py_ssize_t i = 0; cells != nullptr && i < PyTuple_GET_SIZE(cells); ++i) {
-      PyObject* inner = PyCell_Get(PyTuple_GET_ITEM(cells, i));
-      keep(inner);
-      if (inner != nullptr && PyFunction_Check(inner) &&
-          PyFunction_GET_GLOBALS(inner) == globals) {
-        functions.push_back(inner);
-      }
-    }
   }
+  return true;
 }
 
 // What a name stands for in a module. A function there is not made anew, but it may
@@ -301,10 +354,8 @@ bool Flattener::global(PyObject* globals, PyObject* name) {
   if (!PyFunction_Check(value)) {
     return node(value);
   }
-  if (PyFunction_GET_GLOBALS(value) == globals) {
-    read_globals(value);
-  }
-  return constant(Op::Identity, value);
+  return (PyFunction_GET_GLOBALS(value) != globals || read_globals(value)) &&
+         constant(Op::Identity, value);
 }
 
 bool Flattener::closure(PyObject* object) {
@@ -317,7 +368,9 @@ bool Flattener::closure(PyObject* object) {
   }
   // Held: looking at its parts may run Python, which may change it.
   auto* function = reinterpret_cast<PyFunctionObject*>(object);
-  read_globals(object);
+  if (!read_globals(object)) {
+    return false;
+  }
   homes_.insert(function->func_globals);
   std::size_t begin = held_.size();
   for (PyObject* part : {function->func_code, function->func_globals}) {

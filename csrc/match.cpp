@@ -488,7 +488,9 @@ bool Matcher::call(const CallView& call) {
   std::size_t keywords = call.kwnames != nullptr
                              ? static_cast<std::size_t>(PyTuple_GET_SIZE(call.kwnames))
                              : 0;
-  if (head.size != call.positional || program_.keyword_places.size() != keywords) {
+  // A function and a bound method of it have one table.
+  if (head.size != call.positional || program_.keyword_places.size() != keywords ||
+      (head.extra != 0) != (call.callable != nullptr)) {
     return false;
   }
   PyObject* expected = program_.call_kwnames.get();

@@ -111,6 +111,9 @@ PyObject* py_configure(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
     PyErr_SetString(PyExc_RuntimeError, "autojit is already configured");
     return nullptr;
   }
+  if (!python::watch(given.copyreg_table)) {
+    return nullptr;
+  }
   for (PyObject* object :
        {given.leaf_types, given.identity_types, given.ordinary_state, given.reduce,
         given.set_state, given.specialize, given.replay, given.mark_seen,

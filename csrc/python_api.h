@@ -106,6 +106,25 @@ inline PyObject* type_lookup(PyTypeObject* type, PyObject* name) {
 // none to give.
 inline unsigned int type_version(PyTypeObject* type) { return type->tp_version_tag; }
 
+// A number that changes whenever the one dict that is watched does.
+#if PY_VERSION_HEX < 0x030C0000
+inline bool watch(PyObject* /*dict*/) { return true; }
+inline std::uint64_t watched_version(PyObject* dict) {
+  return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
+}
+#else
+inline std::uint64_t watched_changes = 0;
+inline bool watch(PyObject* dict) {
+  int watcher =
+      PyDict_AddWatcher([](PyDict_WatchEvent, PyObject*, PyObject*, PyObject*) {
+        ++watched_changes;
+        return 0;
+      });
+  return watcher >= 0 && PyDict_Watch(watcher, dict) == 0;
+}
+inline std::uint64_t watched_version(PyObject* /*dict*/) { return watched_changes; }
+#endif
+
 // How many bytes of C stack this thread has left. CPython before 3.14 counts calls
 // instead, and its count takes a stack of the usual size for granted.
 inline std::size_t stack_left() {

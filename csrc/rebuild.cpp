@@ -332,25 +332,28 @@ bool is_deleted(PyObject* array) {
   return deleted.get() == Py_True;
 }
 
-// An array that comes back untouched, borrowed, unless the same array was donated in
-// another place: then it may be gone.
+// An array that comes back untouched, borrowed, unless its memory was donated in
+// another place: then it is gone.
 PyObject* Rebuilder::forwarded_leaf(std::uint32_t leaf) const {
   PyObject* object = inputs_->leaves[leaf];
-  for (std::uint32_t other : program_.withheld) {
-    if (inputs_->leaves[other] == object && is_deleted(object)) {
-      Owned here = Owned::steal(leaf_path(inputs_->call, "", leaf));
-      Owned there = Owned::steal(here ? leaf_path(inputs_->call, "", other) : nullptr);
-      if (there) {
-        PyErr_Format(
-            PyExc_ValueError,
-            "the function returns %U, which is the same array as %U, which was "
-            "donated and is deleted; pass a copy of it",
-            here.get(), there.get());
-      }
-      return nullptr;
-    }
+  if (program_.withheld.empty() || !is_deleted(object)) {
+    return object;
   }
-  return object;
+  std::uint32_t other = program_.withheld.front();
+  for (std::uint32_t withheld : program_.withheld) {
+    other = inputs_->leaves[withheld] == object ? withheld : other;
+  }
+  const char* like = inputs_->leaves[other] == object ? "" : "another array, perhaps ";
+  Owned here = Owned::steal(leaf_path(inputs_->call, "", leaf));
+  Owned there = Owned::steal(here ? leaf_path(inputs_->call, "", other) : nullptr);
+  if (there) {
+    PyErr_Format(
+        PyExc_ValueError,
+        "the function returns %U, which is deleted: its memory was donated with "
+        "that of %s%U; pass a copy of it",
+        here.get(), like, there.get());
+  }
+  return nullptr;
 }
 
 // Borrowed; nullptr with an exception set on failure.

@@ -384,13 +384,36 @@ PyObject* skeleton_handed_through(PyObject* self, PyObject* call) {
     if (object == nullptr) {
       continue;
     }
-    Owned pair =
-        Owned::steal(Py_BuildValue("(On)", object, static_cast<Py_ssize_t>(i)));
-    if (!pair || PyList_Append(list.get(), pair.get()) < 0) {
+    Owned item =
+        Owned::steal(Py_BuildValue("(OnO)", object, static_cast<Py_ssize_t>(i),
+                                   node.op == Op::Forward ? Py_True : Py_False));
+    if (!item || PyList_Append(list.get(), item.get()) < 0) {
       return nullptr;
     }
   }
   return list.release();
+}
+
+// What the functions of a call are and hold, as far as it has an identity.
+PyObject* skeleton_captured(PyObject* self, PyObject* /*args*/) {
+  const Skeleton* skeleton = cast(self);
+  Owned list = Owned::steal(PyList_New(0));
+  Owned closures = Owned::borrow(skeleton->closures);
+  bool by_value = closures && closures.get() != Py_None;
+  auto append = [&list](const std::vector<Owned>& objects) {
+    return std::all_of(objects.begin(), objects.end(), [&list](const Owned& object) {
+      return !object || PyList_Append(list.get(), object.get()) == 0;
+    });
+  };
+  return list && (!by_value || (append(skeleton->program.functions) &&
+                                append(cast(closures.get())->program.originals)))
+             ? list.release()
+             : nullptr;
+}
+
+PyObject* skeleton_go_by_identity(PyObject* self, PyObject* /*args*/) {
+  Owned old = Owned::steal(std::exchange(cast(self)->closures, Py_NewRef(Py_None)));
+  Py_RETURN_NONE;
 }
 
 PyObject* skeleton_node_path(PyObject* self, PyObject* number) {
@@ -409,7 +432,14 @@ PyObject* skeleton_node_path(PyObject* self, PyObject* number) {
 PyMethodDef skeleton_methods[] = {
     {"_handed_through", skeleton_handed_through, METH_O,
      "_handed_through($self, call, /)\n--\n\nList the objects of a result that are "
-     "not looked into, each with the number of its node."},
+     "not looked into, each with the number of its node, and whether it is one of the "
+     "call's."},
+    {"_captured", skeleton_captured, METH_NOARGS,
+     "_captured($self, /)\n--\n\nList the functions of a call that go by value, and "
+     "the objects in them."},
+    {"_go_by_identity", skeleton_go_by_identity, METH_NOARGS,
+     "_go_by_identity($self, /)\n--\n\nLet the functions of a call be equal to "
+     "themselves only."},
     {"_node_path", skeleton_node_path, METH_O,
      "_node_path($self, number, /)\n--\n\nSay where a node stands."},
     {"_leaf_path", skeleton_leaf_path, METH_O,

@@ -2,6 +2,7 @@
 
 #include <structmember.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <new>
 #include <utility>
@@ -85,7 +86,7 @@ std::unordered_map<PyObject*, Home>& homes() {
 }
 
 // What a table holds may lead to the function itself, which would then never go. Hence
-// the bounds, and the low one for tables that are known to.
+// the bounds, and the low one for tables that are likely to.
 Parked parked_alone{.maxsize = 4096};
 Parked parked_with_function{.maxsize = 64};
 
@@ -356,57 +357,46 @@ Table* table_for(PyObject* key, PyObject* options, std::size_t maxsize) {
 
 namespace {
 
-// Whether a class or one of its bases has a function.
-bool has_function(PyTypeObject* type, PyObject* function) {
-  PyObject* mro = type->tp_mro;
-  for (Py_ssize_t i = 0; mro != nullptr && i < PyTuple_GET_SIZE(mro); ++i) {
-    auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(mro, i));
-    bool heap = (base->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0;
-    Py_ssize_t position = 0;
-    PyObject* value = nullptr;
-    while (heap && PyDict_Next(base->tp_dict, &position, nullptr, &value) != 0) {
-      if (value == function) {
-        return true;
-      }
-    }
-  }
-  return false;
-}
-
-// The class that a node holds, borrowed, or nullptr.
-PyTypeObject* class_of(const Node& node) {
+// Whether a node holds what may have been made beside a function, and lead to it: a
+// class of its own, a wrapper, or something that is not looked into.
+bool may_lead_to_function(const Node& node) {
+  PyObject* object = nullptr;
   switch (node.op) {
+    case Op::Function:
+    case Op::Opaque:
+      return true;
     case Op::Instance:
-      return node.plan->type;
+      object = reinterpret_cast<PyObject*>(node.plan->type);
+      break;
     case Op::Identity:
     case Op::NamedTuple:
     case Op::Reduce:
-      return PyType_Check(node.object) ? reinterpret_cast<PyTypeObject*>(node.object)
-                                       : nullptr;
+      object = node.object;
+      break;
     default:
-      return nullptr;
+      return false;
   }
+  if (!PyType_Check(object)) {
+    return PyCallable_Check(object) != 0 && PyObject_IS_GC(object) != 0 &&
+           !PyFunction_Check(object) && !PyCFunction_Check(object);
+  }
+  if ((reinterpret_cast<PyTypeObject*>(object)->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) {
+    return false;
+  }
+  PyObject* name = reinterpret_cast<PyHeapTypeObject*>(object)->ht_qualname;
+  return PyUnicode_FindChar(name, '<', 0, PyUnicode_GET_LENGTH(name), 1) >= 0;
 }
 
-// Whether a table holds the function that it belongs to, directly or as a method of
-// a class.
-bool holds_its_function(const Table* table) {
+// Whether the static parts of a table may keep the function alive that it belongs to.
+bool may_hold_its_function(const Table* table) {
   if (!PyFunction_Check(table->key) || is_named_function(table->key)) {
     return false;
   }
   for (const Specialization* entry = table->newest; entry != nullptr;
        entry = entry->older) {
-    const Program& program = entry->skeleton->program;
-    for (const Owned& function : program.functions) {
-      if (function.get() == table->key) {
-        return true;
-      }
-    }
-    for (const Node& node : program.nodes) {
-      PyTypeObject* type = class_of(node);
-      if (type != nullptr && has_function(type, table->key)) {
-        return true;
-      }
+    const std::vector<Node>& nodes = entry->skeleton->program.nodes;
+    if (std::any_of(nodes.begin(), nodes.end(), may_lead_to_function)) {
+      return true;
     }
   }
   return false;
@@ -419,7 +409,7 @@ void park(Table* table) {
     Py_DECREF(table);
     return;
   }
-  Parked& parked = holds_its_function(table) ? parked_with_function : parked_alone;
+  Parked& parked = may_hold_its_function(table) ? parked_with_function : parked_alone;
   table->parked = &parked;
   table->parked_earlier = parked.last;
   (parked.last != nullptr ? parked.last->parked_later : parked.first) = table;

@@ -20,7 +20,7 @@ namespace autojit {
 Config config;
 PyTypeObject* hot_leaf_type = nullptr;
 PyTypeObject* partial_type = nullptr;
-Py_ssize_t copyreg_size = -1;
+std::uint64_t copyreg_version = UINT64_MAX;
 
 namespace {
 
@@ -191,6 +191,62 @@ bool made_by_class_statement(PyTypeObject* type) {
 
 bool has_dict(PyTypeObject* type) { return type->tp_dictoffset != 0; }
 
+// Whether a method is one of the class's own making, which knows what it does: a Python
+// function of other modules than those of the standard library.
+bool is_users_own(PyObject* method) {
+  if (method == nullptr || !PyFunction_Check(method)) {
+    return false;
+  }
+  PyObject* module = reinterpret_cast<PyFunctionObject*>(method)->func_module;
+  PyObject* library = PySys_GetObject("stdlib_module_names");  // borrowed
+  if (module == nullptr || !PyUnicode_CheckExact(module) || library == nullptr) {
+    return true;
+  }
+  Py_ssize_t size = PyUnicode_GET_LENGTH(module);
+  Py_ssize_t dot = PyUnicode_FindChar(module, '.', 0, size, 1);
+  Owned root = Owned::steal(PyUnicode_Substring(module, 0, dot < 0 ? size : dot));
+  int found = root ? PySet_Contains(library, root.get()) : -1;
+  PyErr_Clear();
+  return found != 1;
+}
+
+bool may_lose(PyTypeObject* type) {
+  return made_by_class_statement(type) &&
+         !(is_object_s(type, names.reduce_ex) && is_object_s(type, names.reduce)) &&
+         !is_users_own(python::type_lookup(type, names.reduce_ex)) &&
+         !is_users_own(python::type_lookup(type, names.reduce));
+}
+
+bool is_slot(PyObject* attribute, PyTypeObject* type) {
+  if (!Py_IS_TYPE(attribute, &PyMemberDescr_Type)) {
+    return false;
+  }
+  auto* descriptor = reinterpret_cast<PyMemberDescrObject*>(attribute);
+  return descriptor->d_common.d_type == type &&
+         descriptor->d_member->type == T_OBJECT_EX;
+}
+
+// Whether there are slots of which the class that says how to reduce knows nothing.
+bool adds_slots(PyTypeObject* type) {
+  PyObject* mro = type->tp_mro;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(mro); ++i) {
+    auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(mro, i));
+    if ((base->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 ||
+        PyDict_GetItemWithError(base->tp_dict, names.reduce) != nullptr ||
+        PyDict_GetItemWithError(base->tp_dict, names.reduce_ex) != nullptr) {
+      return false;
+    }
+    Py_ssize_t position = 0;
+    PyObject* value = nullptr;
+    while (PyDict_Next(base->tp_dict, &position, nullptr, &value) != 0) {
+      if (is_slot(value, base)) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
 // A subclass of tuple that `collections.namedtuple` made, or one of it that adds no
 // state and no other way to be copied.
 bool is_namedtuple(PyTypeObject* type) {
@@ -224,13 +280,9 @@ void find_slots(TypePlan& plan) {
     PyObject* name = nullptr;
     PyObject* value = nullptr;
     while (PyDict_Next(base->tp_dict, &position, &name, &value) != 0) {
-      if (!Py_IS_TYPE(value, &PyMemberDescr_Type)) {
-        continue;
-      }
-      auto* descriptor = reinterpret_cast<PyMemberDescrObject*>(value);
-      if (descriptor->d_common.d_type == base &&
-          descriptor->d_member->type == T_OBJECT_EX) {
-        slots.push_back({name, descriptor->d_member->offset});
+      if (is_slot(value, base)) {
+        slots.push_back(
+            {name, reinterpret_cast<PyMemberDescrObject*>(value)->d_member->offset});
         Py_INCREF(name);
       }
     }
@@ -363,12 +415,15 @@ bool make_plan(TypePlan& plan, PyObject* object) {
       return false;
     }
     plan.kind = instance != 0 ? Kind::Instance : Kind::Reduce;
+    plan.may_lose = instance == 0 && may_lose(type);
+    plan.may_lose_slots = plan.may_lose && adds_slots(type);
   }
   return PyErr_Occurred() == nullptr;
 }
 
 bool same_plan(const TypePlan& a, const TypePlan& b) {
   return a.kind == b.kind && a.is_leaf == b.is_leaf && a.has_dict == b.has_dict &&
+         a.may_lose == b.may_lose && a.may_lose_slots == b.may_lose_slots &&
          std::equal(a.slots.begin(), a.slots.end(), b.slots.begin(), b.slots.end(),
                     [](const TypePlan::Slot& x, const TypePlan::Slot& y) {
                       return x.offset == y.offset;
@@ -430,7 +485,7 @@ bool is_settled(const TypePlan& plan) {
 
 const TypePlan* plan_for(PyObject* object) {
   if (plans_are_stale()) {
-    copyreg_size = PyDict_GET_SIZE(config.copyreg_table);
+    copyreg_version = python::watched_version(config.copyreg_table);
     for (auto& [type, entry] : entries()) {
       entry.plan->version = 0;
     }
@@ -706,17 +761,19 @@ bool is_plain_reduction(PyObject* value) {
 
 namespace {
 
-// Whether a builtin class has reduced an instance of a Python class without what this
-// has added.
-bool loses_attributes(PyObject* object, PyObject* reduction) {
-  PyTypeObject* type = Py_TYPE(object);
-  if (!made_by_class_statement(type) || reduction_part(reduction, 2) != Py_None ||
-      (is_object_s(type, names.reduce_ex) && is_object_s(type, names.reduce)) ||
-      PyFunction_Check(python::type_lookup(type, names.reduce_ex)) ||
-      PyFunction_Check(python::type_lookup(type, names.reduce))) {
-    return false;
+// Whether a builtin class may have reduced an instance of a Python class without what
+// this has added. That is to be looked at in Python then.
+bool may_lose_attributes(PyObject* object, PyObject* reduction) {
+  const TypePlan* plan = find_plan(Py_TYPE(object));
+  if (plan == nullptr || !plan->may_lose) {
+    return plan == nullptr;
   }
-  PyObject* dict = python::instance_dict(object);  // last: may make it
+  if (plan->may_lose_slots) {
+    return true;
+  }
+  PyObject* dict = reduction_part(reduction, 2) == Py_None
+                       ? python::instance_dict(object)  // may make it
+                       : nullptr;
   return dict != nullptr && PyDict_GET_SIZE(dict) != 0;
 }
 
@@ -764,7 +821,7 @@ PyObject* reduce(PyObject* object) {
     }
     value = Owned::borrow(Py_None);
   } else if (is_plain_reduction(value.get()) &&
-             !loses_attributes(object, value.get())) {
+             !may_lose_attributes(object, value.get())) {
     return of_set(object, std::move(value)).release();
   }
   return PyObject_CallFunctionObjArgs(config.reduce, object, value.get(), nullptr);

@@ -64,6 +64,9 @@ struct TypePlan {
   Kind kind = Kind::Reduce;
   bool is_leaf = false;
   bool has_dict = false;
+  // Reduce: whether its reduction may leave out attributes, see `_reduce.py`.
+  bool may_lose = false;
+  bool may_lose_slots = false;
   unsigned int version = 0;
   std::vector<Slot> slots;
   mutable std::uint32_t owners = 1;
@@ -101,10 +104,10 @@ inline bool is_leaf_type(PyTypeObject* type) {
   return type == hot_leaf_type || is_leaf_type_slow(type);
 }
 
-// The size of `copyreg.dispatch_table` when the plans were made.
-extern Py_ssize_t copyreg_size;
+// The version of `copyreg.dispatch_table` when the plans were made.
+extern std::uint64_t copyreg_version;
 inline bool plans_are_stale() {
-  return PyDict_GET_SIZE(config.copyreg_table) != copyreg_size;
+  return python::watched_version(config.copyreg_table) != copyreg_version;
 }
 // Whether a plan holds for what its class is now. Builtin classes never change.
 inline bool is_current(const TypePlan& plan) {

@@ -248,6 +248,26 @@ class BareTuple(tuple):
     __slots__ = ()
 
 
+class MyCounter(collections.Counter):
+    __slots__ = ("slot",)
+
+
+class SlotDefaultDict(collections.defaultdict):
+    __slots__ = ("slot",)
+
+
+class SlotDate(datetime.date):
+    __slots__ = ("slot",)
+
+
+class SlotError(ValueError):
+    __slots__ = ("slot",)
+
+
+class MyFraction(fractions.Fraction):
+    pass
+
+
 class BareDict(dict):
     __slots__ = ()
 
@@ -1364,6 +1384,45 @@ KINDS = {
         lambda x: collections.Counter("abba"),
         lambda x: collections.Counter("abb"),
         lambda x: {"a": 2, "b": 2},
+    ),
+    "Counter with attributes": Kind(
+        lambda x: with_attributes(collections.Counter("abba"), note=x),
+        lambda x: with_attributes(collections.Counter("abb"), note=x),
+        lambda x: with_attributes(collections.Counter("abba"), other=x),
+        lambda x: collections.Counter("abba"),
+        inner=operator.attrgetter("note"),
+    ),
+    "subclass of Counter": Kind(
+        lambda x: with_attributes(MyCounter("abba"), note=x, slot=[x]),
+        lambda x: with_attributes(MyCounter("abba"), note=x, slot=(x,)),
+        lambda x: with_attributes(MyCounter("abba"), note=x),
+        inner=operator.attrgetter("note"),
+    ),
+    "slots of a subclass of defaultdict": Kind(
+        lambda x: with_attributes(SlotDefaultDict(list, {"a": 1}), slot=x),
+        lambda x: with_attributes(SlotDefaultDict(list, {"a": 2}), slot=x),
+        lambda x: SlotDefaultDict(list, {"a": 1}),
+        look=lambda obj: (obj.default_factory, dict(obj), getattr(obj, "slot", None)),
+        inner=operator.attrgetter("slot"),
+    ),
+    "slots of a subclass of date": Kind(
+        lambda x: with_attributes(SlotDate(2020, 1, 2), slot=x),
+        lambda x: with_attributes(SlotDate(2020, 1, 3), slot=x),
+        lambda x: with_attributes(SlotDate(2020, 1, 2), slot=[x]),
+        look=lambda obj: (type(obj), str(obj), obj.slot),
+        inner=operator.attrgetter("slot"),
+    ),
+    "slots of an exception": Kind(
+        lambda x: with_attributes(SlotError("a"), slot=x, note=1),
+        lambda x: with_attributes(SlotError("a"), slot=x, note=2),
+        lambda x: with_attributes(SlotError("a"), slot=[x], note=1),
+        inner=operator.attrgetter("slot"),
+    ),
+    "subclass of Fraction": Kind(
+        lambda x: with_attributes(MyFraction(1, 3), note=x),
+        lambda x: with_attributes(MyFraction(1, 3), note=[x]),
+        look=lambda obj: (type(obj), str(obj), obj.note),
+        inner=operator.attrgetter("note"),
     ),
     "ChainMap": Kind(
         lambda x: collections.ChainMap({"a": x}, {"b": 1}),

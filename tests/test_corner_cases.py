@@ -117,6 +117,37 @@ def test_a_class_that_is_registered_with_copyreg_is_noticed(x):
         assert f(obj)[1] == ["made", "value"]
     finally:
         del copyreg.dispatch_table[Registered]
+    assert f(obj)[1] == ["value"]
+
+    class Other:
+        pass
+
+    copyreg.pickle(Other, lambda obj: (Other, ()))
+    try:
+        assert f(obj)[1] == ["value"]
+        del copyreg.dispatch_table[Other]  # the table has the size that it had
+        copyreg.pickle(Registered, lambda obj: (make, (obj.value,)))
+        assert f(obj)[1] == ["made", "value"]
+    finally:
+        del copyreg.dispatch_table[Registered]
+
+
+def test_super_is_what_it_was():
+    class Base:
+        def name(self):
+            return "base"
+
+    class Derived(Base):
+        def name(self):
+            return "derived"
+
+        def parent(self):
+            return super()
+
+    obj = Derived()
+    f = autojit.jit(lambda parent, x: (parent.name(), x + 1)[0])
+    for _ in range(2):
+        assert f(obj.parent(), jnp.ones(2)) == "base"
 
 
 @pytest.mark.parametrize(

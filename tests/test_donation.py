@@ -529,9 +529,13 @@ def test_an_array_that_is_donated_and_handed_back():
         a, b = arrays(2)
         assert f({"w": a}, b)[1]["q"] is b
         with pytest.raises(
-            ValueError, match=r"returns args\[1\], .* as args\[0\]\['w'\], .* donated"
+            ValueError, match=r"returns args\[1\], .* deleted.* of args\[0\]\['w'\]"
         ):
             f({"w": b}, b)
+    (a,) = arrays(1)
+    view = a.addressable_data(0)  # another array that has the same memory
+    with pytest.raises(ValueError, match=r"args\[1\], .*perhaps args\[0\]\['w'\]"):
+        f({"w": a}, view)
 
 
 def test_an_array_that_is_donated_without_need_and_handed_back():

@@ -614,6 +614,61 @@ def test_the_globals_that_a_function_reads(x):
     assert len(seen) == 4
 
 
+def by_default(x, fn=None):
+    return fn(x)
+
+
+def by_keyword_default(x, *, fn):
+    return fn(x)
+
+
+def composed(*functions):
+    def fn(x):
+        for function in functions:
+            x = function(x)
+        return x
+
+    return fn
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda act, copy: copy(by_default, defaults=(act,)),
+        lambda act, copy: copy(by_keyword_default, kwdefaults={"fn": act}),
+        lambda act, copy: composed(act),
+        lambda act, copy: composed(functools.partial(act)),
+        lambda act, copy: (lambda acts: lambda x: acts[0]["act"](x))([{"act": act}]),
+        lambda act, copy: composed(types.MethodType(copy(lambda fn, x: fn(x)), act)),
+    ],
+    ids=["default", "keyword", "cell", "partial", "containers", "method"],
+)
+def test_the_globals_that_functions_read_which_others_hold(x, hold):
+    """What the lambda calls is the same object each time; what that reads is not."""
+    namespace = {"constant": 1.0}
+
+    def copy(fn, defaults=None, kwdefaults=None):
+        made = types.FunctionType(
+            fn.__code__, namespace, fn.__name__, defaults, fn.__closure__
+        )
+        made.__kwdefaults__ = kwdefaults
+        return made
+
+    act = copy(lambda x: x * constant)  # noqa: F821
+    namespace["helper"] = copy_all(hold(act, copy), copy)
+    code = (lambda x: helper(x)).__code__  # noqa: F821
+    f, seen = applied()
+    for value in (1.0, 2.0, 1.0):
+        namespace["constant"] = value
+        assert_array_equal(f(function(code, namespace), x), x * value)
+    assert len(seen) == 2
+
+
+def copy_all(fn, copy):
+    """Return the copy of a function, with what it was made with."""
+    return copy(fn, fn.__defaults__, fn.__kwdefaults__)
+
+
 def nested_code():
     # As above.
     return (lambda x: (lambda: x * constant)()).__code__  # noqa: F821
@@ -1533,6 +1588,53 @@ def test_whether_an_argument_is_what_a_function_holds(x):
         for held, value in ((one, one), (one, two), (two, two), (two, one)):
             assert f(holding(held), value, x) is (held is value)
     assert f.cache_info().traces == 2
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda fn: fn(),
+        lambda fn: [1, {"k": fn()}],
+        lambda fn: lambda: fn()(),
+        lambda fn: type("Made", (), {"run": staticmethod(fn())}),
+    ],
+    ids=["itself", "in a list", "in a closure", "in a class"],
+)
+def test_what_a_function_holds_comes_back_to_its_own_caller(x, ask):
+    """It has a state that no equal function shares."""
+
+    def make():
+        count = 0
+
+        def inner():
+            nonlocal count
+            count += 1
+            return count
+
+        return lambda: inner
+
+    def run(result):
+        while not callable(result):
+            result = result[1]["k"]
+        return result.run() if isinstance(result, type) else result()
+
+    f = autojit.jit(lambda fn, x: (ask(fn), x + 1)[0])
+    for _ in range(2):
+        one, two = make(), make()
+        results = [f(fn, x) for fn in (one, two)]
+        assert [run(result) for result in (*results, results[0])] == [1, 1, 2]
+        assert one()() == 3
+        assert f.cache_info().hits == 0
+        f(one, x)
+        assert f.cache_info().hits == 1
+        f.clear_cache()
+
+
+def test_an_opaque_object_that_a_function_holds_comes_back_to_its_own_caller(x):
+    f = autojit.jit(lambda fn, x: (fn(), x + 1)[0])
+    for _ in range(2):
+        value = OpaqueValue(1)
+        assert f((lambda held: lambda: held)(value), x) is value
 
 
 def test_a_chain_of_functions(x):

@@ -1036,6 +1036,30 @@ def test_a_function_that_changes_between_calls(x):
         assert_works(f, x)
 
 
+@pytest.mark.parametrize("hold", [functools.partial, property])
+def test_a_dispatcher_that_goes_while_it_is_called(x, hold):
+    """What lends it lets it go in the midst of the call."""
+    traces = 0
+
+    def fun(x):
+        nonlocal traces
+        traces += 1
+        if traces == 2:
+            if hold is property:
+                holder.__init__(None)
+            else:
+                holder.__setstate__((len, (), {}, {}))
+            junk.extend(bytearray(200) for _ in range(1000))
+        return x + 1
+
+    junk = []
+    holder = hold(autojit.jit(fun))
+    call = holder.__get__ if hold is property else holder
+    for array in (x, x, x[:2]):
+        np.testing.assert_array_equal(call(array), array + 1)
+    assert traces == 2
+
+
 # Signals.
 
 

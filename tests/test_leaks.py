@@ -86,7 +86,7 @@ def living():
 
 def levels_off(name, step, times, fill=25, slack=60):
     # The first fifth fills what is bounded; after it, all stays as it is. What CPython
-    # itself keeps for later fills up with chance: then one of the next rounds has to do.
+    # itself keeps for later fills up by chance: then one of the next rounds has to do.
     times = int(times * SCALE)
     first = max(times // 5, fill)
     times = max(times, first + fill)

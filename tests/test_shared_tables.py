@@ -11,7 +11,7 @@ import weakref
 import jax
 import jax.numpy as jnp
 import pytest
-from kinds import Opaque, Plain
+from kinds import Opaque, Plain, with_attributes
 from numpy.testing import assert_array_equal
 
 import autojit
@@ -291,6 +291,29 @@ def test_methods_of_two_instances_share(x, traces):
         assert_array_equal(autojit.jit(two.method)(x), (x + 1) * x + 1)
         assert_array_equal(autojit.jit(other.method)(x), x * x + 2)
     assert traces() == 2
+
+
+@pytest.mark.parametrize("first", ["function", "method"])
+def test_a_function_and_a_bound_method_of_it(x, first):
+    """They have one table, and the same arguments may mean something else."""
+
+    class Local:
+        def __init__(self, w):
+            self.w = w
+
+        def add(self, other=None, out=None):
+            return self.w if other is None else self.w + other.w
+
+    a, b, c = Local(x), Local(x + 1), Local(x + 2)
+    calls = [
+        lambda: assert_array_equal(autojit.jit(Local.add)(a, b), x + x + 1),
+        lambda: assert_array_equal(autojit.jit(c.add)(a, b), x + x + 2),
+        lambda: assert_array_equal(autojit.jit(Local.add)(b), x + 1),
+        lambda: assert_array_equal(autojit.jit(c.add)(b), x + x + 3),
+        lambda: assert_array_equal(autojit.jit(c.add)(), x + 2),
+    ]
+    for call in (calls if first == "function" else calls[::-1]) * 2:
+        call()
 
 
 def test_a_method_of_a_subclass_is_not_that_of_its_base(x, traces):
@@ -704,10 +727,35 @@ def test_what_nobody_refers_to_goes(x, make):
     assert [ref() for ref in refs] == [None] * len(refs)
 
 
+def wrapped_with(make_argument):
+    """Return a function that wraps a new function and calls it with an argument."""
+
+    def make(x):
+        def fun(x, obj):
+            return x + 1
+
+        autojit.jit(fun)(x, make_argument(fun))
+        return [fun]
+
+    return make
+
+
+def a_class_with(**attributes):
+    return type("a_class_with.<locals>.Made", (), attributes)
+
+
 @pytest.mark.parametrize(
     "make",
     [
         a_function_that_is_its_own_argument,
+        wrapped_with(lambda fun: lambda: fun),
+        wrapped_with(lambda fun: lambda fun=fun: fun),
+        wrapped_with(lambda fun: functools.wraps(fun)(lambda: 1)),
+        wrapped_with(lambda fun: a_class_with(functions=[fun])),
+        wrapped_with(lambda fun: a_class_with(functions={"f": fun})()),
+        wrapped_with(lambda fun: a_class_with(fun=staticmethod(fun))()),
+        wrapped_with(lambda fun: with_attributes(Opaque(), fun=fun)),
+        wrapped_with(lambda fun: autojit.jit(lambda: fun)),
         a_local_class_whose_method_was_wrapped,
         a_local_class_whose_function_was_wrapped,
         a_local_class_whose_instance_was_wrapped,

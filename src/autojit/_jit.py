@@ -341,6 +341,7 @@ _core.configure(
         jax.extend.core.Primitive,
         # It compares what it refers to, which the function may look into.
         weakref.ref,
+        super,  # taken apart, it would be an instance of the class
         Dispatcher,
     ),
     ordinary_state=ORDINARY_STATE,

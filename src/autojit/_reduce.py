@@ -7,8 +7,10 @@ there. The core walks its parts like those of any other object.
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import io
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
@@ -67,23 +69,66 @@ def reduce(obj: object, value: object) -> Reduction | None:
         raise
     except Exception:
         return None
-    if state is None and _loses_attributes(obj):
-        state = dict(vars(obj))
+    lost = _lost_attributes(obj, state)
+    if any(lost):
+        state, setter = (state, setter, *lost), _set_state_and_attributes
     return func, args, state, list_items, dict_items, setter
 
 
-def _loses_attributes(obj: object) -> bool:
-    """Whether a builtin class has reduced what a Python class has added to."""
+def _lost_attributes(
+    obj: object, state: object
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a Python class has added to an instance and a builtin one left out.
+
+    So does the standard library where it reduces in Python. What others leave out, they
+    have their reasons for.
+
+    Returns
+    -------
+    attributes, slots : dict
+        From names to values: of the instance's ``__dict__`` and of its slots.
+    """
     kind = type(obj)
+    if (
+        kind.__flags__ & _HEAPTYPE == 0
+        or (kind.__reduce_ex__, kind.__reduce__) == _REDUCED_BY_OBJECT
+        or _is_users_own(kind.__reduce_ex__)
+        or _is_users_own(kind.__reduce__)
+        or kind in copyreg.dispatch_table
+    ):
+        return {}, {}
+    lost, slots = {}, {}
+    if state is None and isinstance(getattr(obj, "__dict__", None), dict):
+        lost.update(vars(obj))
+    if not (isinstance(state, tuple) and len(state) == 2 and type(state[1]) is dict):
+        for base in kind.__mro__:
+            if "__reduce__" in vars(base) or "__reduce_ex__" in vars(base):
+                break  # what is further up, it knows of
+            for name, member in vars(base).items():
+                if isinstance(member, types.MemberDescriptorType):
+                    with contextlib.suppress(AttributeError):
+                        slots[name] = member.__get__(obj)
+    return lost, slots
+
+
+def _is_users_own(method: object) -> bool:
     return (
-        kind.__flags__ & _HEAPTYPE != 0
-        and isinstance(getattr(obj, "__dict__", None), dict)
-        and bool(vars(obj))
-        and (kind.__reduce_ex__, kind.__reduce__) != _REDUCED_BY_OBJECT
-        and not isinstance(kind.__reduce_ex__, types.FunctionType)
-        and not isinstance(kind.__reduce__, types.FunctionType)
-        and kind not in copyreg.dispatch_table
+        isinstance(method, types.FunctionType)
+        and str(method.__module__).partition(".")[0] not in sys.stdlib_module_names
     )
+
+
+def _set_state_and_attributes(
+    obj: Any, parts: tuple[Any, Any, dict[str, Any], dict[str, Any]]
+) -> None:
+    state, setter, attributes, slots = parts
+    set_state(obj, state, None, None, setter)
+    # The reduction may have made an object of a class that takes none.
+    with contextlib.suppress(AttributeError):
+        if attributes:
+            obj.__dict__.update(attributes)
+        for name, value in slots.items():
+            object.__setattr__(obj, name, value)  # the class's own may refuse
 
 
 _HEAPTYPE = 1 << 9  # of a class that is not builtin

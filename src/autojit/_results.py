@@ -62,8 +62,12 @@ _CONTAINERS = (dict, list, tuple, set, frozenset, types.CellType)
 _MOST_OBJECTS = 10_000
 
 
-def refuse_hidden_tracers(skeleton: _core.Skeleton, call: _core.Skeleton) -> None:
-    """Raise if a result would carry tracers out of the trace.
+def check_handed_through(skeleton: _core.Skeleton, call: _core.Skeleton) -> None:
+    """Look into what is handed through in a result.
+
+    It must not carry tracers out of the trace. And if it leads to what a function of
+    the call holds, another function cannot stand for that one, even if it is equal: the
+    next caller would get what belongs to this one.
 
     Parameters
     ----------
@@ -78,11 +82,17 @@ def refuse_hidden_tracers(skeleton: _core.Skeleton, call: _core.Skeleton) -> Non
         If a function or another object that is handed through whole holds a tracer of
         a trace that ends before the caller gets the result. The message names the path.
     """
-    outside: tuple[Any, ...] | None = None
-    for obj, node in skeleton._handed_through(call):
-        if outside is None:
-            outside = enclosing_traces()
-        found = _find_tracer(obj, outside)
+    handed_through = skeleton._handed_through(call)
+    if not handed_through:
+        return
+    outside = enclosing_traces()
+    captured = {id(obj) for obj in call._captured()}
+    for obj, node, forwarded in handed_through:
+        found, seen = _find_tracer(obj, outside)
+        all_seen = len(seen) < _MOST_OBJECTS
+        if captured and not forwarded and not (all_seen and captured.isdisjoint(seen)):
+            call._go_by_identity()
+            captured.clear()
         if found is not None:
             way, holder = found
             within = f" (in one of type {_name(holder)})" if holder is not obj else ""
@@ -101,14 +111,18 @@ def _name(obj: object) -> str:
     return module + kind.__qualname__
 
 
-def _find_tracer(obj: object, outside: tuple[Any, ...]) -> tuple[str, object] | None:
+def _find_tracer(
+    obj: object, outside: tuple[Any, ...]
+) -> tuple[tuple[str, object] | None, dict[int, object]]:
     """Find a tracer in `obj` that is none of the traces `outside`.
 
     Returns
     -------
-    tuple or None
+    found : tuple or None
         The way to it, and the last object on this way that is no mere container; None
         if there is none.
+    seen : dict
+        The objects that were looked at, by their id.
     """
     seen = {id(obj): obj}  # holds what is made on the way, so that no id occurs again
     queue: deque[tuple[Any, str, object]] = deque([(obj, "", obj)])
@@ -117,7 +131,7 @@ def _find_tracer(obj: object, outside: tuple[Any, ...]) -> tuple[str, object] | 
         kind = type(at)  # not isinstance: an object may lie about its class
         if issubclass(kind, jax.core.Tracer):
             if not any(at._trace is trace for trace in outside):
-                return way, holder
+                return (way, holder), seen
             continue
         if not any(kind is container for container in _CONTAINERS):
             holder = at
@@ -128,7 +142,7 @@ def _find_tracer(obj: object, outside: tuple[Any, ...]) -> tuple[str, object] | 
             if id(part) not in seen:
                 seen[id(part)] = part
                 queue.append((part, way + step, holder))
-    return None
+    return None, seen
 
 
 def _parts(obj: Any) -> Iterator[tuple[Any, str]]:

@@ -13,7 +13,7 @@ import jax
 
 from autojit import _core
 from autojit._jax_private import hide_frames
-from autojit._results import refuse_hidden_tracers
+from autojit._results import check_handed_through
 from autojit._warnings import recorded
 
 hide_frames(__file__)
@@ -137,7 +137,7 @@ def specialize(
                 _say_where(error, skeleton)
                 raise
         if isinstance(returned, _core.Result):
-            refuse_hidden_tracers(returned.skeleton, skeleton)
+            check_handed_through(returned.skeleton, skeleton)
         return returned
 
     # JAX names the compiled module, profiles and errors after the function, and finds
