@@ -105,7 +105,15 @@
         \doc
 
 ^autojit\._core\.Skeleton\._handed_through$:
-    def _handed_through(self, call: Skeleton, /) -> list[tuple[Any, int]]:
+    def _handed_through(self, call: Skeleton, /) -> list[tuple[Any, int, bool]]:
+        \doc
+
+^autojit\._core\.Skeleton\._captured$:
+    def _captured(self) -> list[Any]:
+        \doc
+
+^autojit\._core\.Skeleton\._go_by_identity$:
+    def _go_by_identity(self) -> None:
         \doc
 
 ^autojit\._core\.Skeleton\._node_path$:
