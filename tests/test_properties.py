@@ -1341,10 +1341,11 @@ def test_a_skeleton_and_what_it_makes_own_their_data(plan):
     graph = build(plan)
     leaves, skeleton = autojit.flatten(graph)
     first, second = skeleton.unflatten(leaves), skeleton.unflatten(leaves)
-    owners = collections.Counter(
-        id(obj) for made in (graph, first, second) for obj in mutable_objects(made)
-    )
-    assert set(owners.values()) <= {1}
+    # Held: what is found only while looking must not give its address to another.
+    objects = [
+        obj for made in (graph, first, second) for obj in mutable_objects(made)
+    ]
+    assert set(ids(objects).values()) <= {1}
     ruin(graph)
     ruin(first)
     assert same_graph(second, build(plan), identical_leaves, equal_opaques)
@@ -1362,8 +1363,10 @@ def test_the_leaves_are_in_the_order_of_the_walk(plan):
     leaves, skeleton = autojit.flatten(graph)
     expected = walk_leaves(graph)
     assert skeleton.num_leaves == len(leaves)
-    assert ids(leaves) == ids(expected)
     kinds = {plan[i].kind for i in reachable(plan)}
+    # What this was made with stands in its reduction twice.
+    count = set if "GetNewArgs" in kinds else collections.Counter
+    assert count(ids(leaves)) == count(ids(expected))
     if not kinds & UNORDERED:
         assert [id(leaf) for leaf in leaves] == [id(leaf) for leaf in expected]
 
@@ -1390,8 +1393,8 @@ UNORDERED = {
 }
 
 
-def ids(leaves):
-    return collections.Counter(map(id, leaves))
+def ids(objects):
+    return collections.Counter(map(id, objects))
 
 
 @given(plans(without=["not in the reference"]))
