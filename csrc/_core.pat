@@ -112,10 +112,6 @@
     def _captured(self) -> list[Any]:
         \doc
 
-^autojit\._core\.Skeleton\._go_by_identity$:
-    def _go_by_identity(self) -> None:
-        \doc
-
 ^autojit\._core\.Skeleton\._node_path$:
     def _node_path(self, number: int, /) -> str:
         \doc

@@ -179,6 +179,10 @@ PyObject* dispatch_by_hash(Dispatcher* self, CallView& call, PyObject*& eager) {
       PyObject_Vectorcall(compiled.function.get(), leaves, count, nullptr);
   --trace->in_flight;
   bool worked = result != nullptr && result != config.eager;
+  if (worked && trace->by_identity && !same_identities(trace->skeleton, key)) {
+    Py_DECREF(result);  // it has turned out to be another caller's
+    return dispatch_by_hash(self, call, eager);
+  }
   if (worked) {
     ++(hit ? table->hits : table->misses);
     settle(table, hash, compiled, true);
@@ -212,22 +216,27 @@ PyObject* dispatch(Dispatcher* self, CallView& call, PyObject*& eager) {
   // Held: what matching or the call runs may drop the specialization.
   Owned skeleton = Owned::borrow(reinterpret_cast<PyObject*>(last->skeleton));
   Owned compiled = Owned::borrow(last->compiled);
-  Owned warnings = Owned::borrow(last->warns ? last->trace->warnings : nullptr);
+  Owned held_trace = Owned::borrow(reinterpret_cast<PyObject*>(last->trace));
+  auto* trace = reinterpret_cast<Trace*>(held_trace.get());
+  PyObject* warnings = last->warns ? trace->warnings : nullptr;
   const Program& program = last->skeleton->program;
   Leaves leaves(program.leaves);
   OpaqueObjects opaque;
   Match match = match_call(program, call, leaves.data(), opaque);
+  if (match == Match::Yes && trace->by_identity && !opaque.empty()) {
+    match = Match::No;
+  }
   if (match != Match::Yes) {
     return match == Match::No ? dispatch_by_hash(self, call, eager) : nullptr;
   }
+  call.hold();
   if (table->removals == removals) {
     use(table, last);
     self->last = last;
     self->removals = removals;
   }
-  if (warnings && !has_shown(self, warnings.get()) &&
-      !see_to_warnings(config.replay, self, warnings.get(), leaves.data(),
-                       program.leaves)) {
+  if (warnings != nullptr && !has_shown(self, warnings) &&
+      !see_to_warnings(config.replay, self, warnings, leaves.data(), program.leaves)) {
     return nullptr;
   }
   std::uint64_t traces = table->traces->count;
@@ -237,10 +246,16 @@ PyObject* dispatch(Dispatcher* self, CallView& call, PyObject*& eager) {
     eager = result;
     return nullptr;
   }
+  auto* matched = reinterpret_cast<Skeleton*>(skeleton.get());
+  if (result != nullptr && trace->by_identity &&
+      !same_identities(trace->skeleton, matched)) {
+    Py_DECREF(result);
+    return dispatch_by_hash(self, call, eager);
+  }
   table->hits += result != nullptr ? 1 : 0;
   if (table->traces->count != traces && result != nullptr &&
-      !after_trace(self, reinterpret_cast<Skeleton*>(skeleton.get())->hash,
-                   compiled.get(), leaves.data(), program.leaves)) {
+      !after_trace(self, matched->hash, compiled.get(), leaves.data(),
+                   program.leaves)) {
     Py_DECREF(result);
     return nullptr;
   }
@@ -259,13 +274,9 @@ PyObject* dispatcher_vectorcall(PyObject* object, PyObject* const* args,
   Owned held = Owned::borrow(object);
   auto positional = static_cast<std::uint32_t>(PyVectorcall_NARGS(nargsf));
   CallView call{
-      object,
-      self->fun_in_tree ? self->fun : nullptr,
-      args,
-      positional,
+      self->fun_in_tree ? self->fun : nullptr, args, positional,
       kwnames != nullptr && PyTuple_GET_SIZE(kwnames) != 0 ? kwnames : nullptr,
-      self->keyword_order_matters,
-      {}};
+      self->keyword_order_matters};
   PyObject* eager = nullptr;
   PyObject* result = nullptr;
   try {

@@ -278,8 +278,7 @@ void find_parts(PyObject* object, std::vector<PyObject*>& parts) {
 }
 
 // Notes the names in the code of a function and of those inside it, and in that of the
-// functions of the same module that it holds. Some are attributes' names; to look these
-// up as well does no harm.
+// functions of the same module that it holds.
 bool Flattener::read_globals(PyObject* function) {
   std::vector<PyObject*> objects{function};  // kept in `held_`
   PyObject* globals = PyFunction_GET_GLOBALS(function);
@@ -323,8 +322,11 @@ bool Flattener::read_globals(PyObject* function) {
     while (!codes.empty()) {
       auto* code = reinterpret_cast<PyCodeObject*>(codes.back());
       codes.pop_back();
-      for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(code->co_names); ++i) {
-        PyObject* name = PyTuple_GET_ITEM(code->co_names, i);
+      std::vector<PyObject*> names;
+      if (!global_names(reinterpret_cast<PyObject*>(code), names)) {
+        return false;
+      }
+      for (PyObject* name : names) {
         if (globals_seen_.emplace(globals, name).second) {
           globals_.emplace_back(globals, name);
         }
@@ -1123,20 +1125,24 @@ bool flatten_result(PyObject* object, Skeleton* call, PyObject* inputs,
 }
 
 void CallView::hold() {
-  if (!held.empty()) {
+  std::size_t count = positional;
+  if (kwnames != nullptr) {
+    count += static_cast<std::size_t>(PyTuple_GET_SIZE(kwnames));
+  }
+  if (held != 0 || count == 0) {
     return;
   }
-  std::size_t keywords =
-      kwnames != nullptr ? static_cast<std::size_t>(PyTuple_GET_SIZE(kwnames)) : 0;
-  std::size_t count = positional + keywords;
-  held.reserve(count + 2);
-  held.assign(args, args + count);
-  held.push_back(kwnames);
-  held.push_back(dispatcher);
-  for (PyObject* object : held) {
-    Py_XINCREF(object);
+  PyObject** place = few.data();
+  if (count > few.size()) {
+    many.resize(count);
+    place = many.data();
   }
-  args = held.data();
+  for (std::size_t i = 0; i < count; ++i) {
+    place[i] = Py_NewRef(args[i]);
+  }
+  Py_XINCREF(kwnames);
+  args = place;
+  held = count;
 }
 
 bool flatten_call(CallView& call, Program& program, std::vector<PyObject*>& leaves) {

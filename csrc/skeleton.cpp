@@ -353,14 +353,30 @@ PyObject* skeleton_argument_leaves(PyObject* self, PyObject* argument) {
   }
 }
 
-bool may_hold_arrays(const Node& node) {
+// What a node hands through whole and that may hold arrays, borrowed, or nullptr. The
+// class of an instance may if a function has made it.
+PyObject* handed_through(const Node& node) {
   PyObject* object = node.object;
-  return node.op == Op::Opaque || node.op == Op::Function ||
-         (node.op == Op::Identity && object != Py_None && !PyBool_Check(object) &&
-          !PyModule_Check(object) &&
-          // A class that a function has made may hold what it likes.
-          (!PyType_Check(object) || (reinterpret_cast<PyTypeObject*>(object)->tp_flags &
-                                     Py_TPFLAGS_HEAPTYPE) != 0));
+  switch (node.op) {
+    case Op::Opaque:
+    case Op::Function:
+      return object;
+    case Op::Identity:
+      return object == Py_None || PyBool_Check(object) || PyModule_Check(object) ||
+                     (PyType_Check(object) &&
+                      (reinterpret_cast<PyTypeObject*>(object)->tp_flags &
+                       Py_TPFLAGS_HEAPTYPE) == 0)
+                 ? nullptr
+                 : object;
+    case Op::Instance:
+      object = reinterpret_cast<PyObject*>(node.plan->type);
+      return is_local_class(object) ? object : nullptr;
+    case Op::NamedTuple:
+    case Op::Reduce:
+      return is_local_class(object) ? object : nullptr;
+    default:
+      return nullptr;
+  }
 }
 
 PyObject* skeleton_handed_through(PyObject* self, PyObject* call) {
@@ -375,7 +391,7 @@ PyObject* skeleton_handed_through(PyObject* self, PyObject* call) {
   Owned list = Owned::steal(PyList_New(0));
   for (std::size_t i = 0; list && i < program.nodes.size(); ++i) {
     const Node& node = program.nodes[i];
-    PyObject* object = may_hold_arrays(node) ? node.object : nullptr;
+    PyObject* object = handed_through(node);
     if (node.op == Op::Forward && node.extra == kFunction) {
       object = inputs.functions[node.size].get();
     } else if (node.op == Op::Forward && node.extra == kOpaque) {
@@ -394,26 +410,28 @@ PyObject* skeleton_handed_through(PyObject* self, PyObject* call) {
   return list.release();
 }
 
-// What the functions of a call are and hold, as far as it has an identity.
+// The functions and opaque objects of a call, and what these functions hold now, as far
+// as it has an identity.
 PyObject* skeleton_captured(PyObject* self, PyObject* /*args*/) {
-  const Skeleton* skeleton = cast(self);
+  const Program& program = cast(self)->program;
   Owned list = Owned::steal(PyList_New(0));
-  Owned closures = Owned::borrow(skeleton->closures);
-  bool by_value = closures && closures.get() != Py_None;
   auto append = [&list](const std::vector<Owned>& objects) {
     return std::all_of(objects.begin(), objects.end(), [&list](const Owned& object) {
       return !object || PyList_Append(list.get(), object.get()) == 0;
     });
   };
-  return list && (!by_value || (append(skeleton->program.functions) &&
-                                append(cast(closures.get())->program.originals)))
-             ? list.release()
-             : nullptr;
-}
-
-PyObject* skeleton_go_by_identity(PyObject* self, PyObject* /*args*/) {
-  Owned old = Owned::steal(std::exchange(cast(self)->closures, Py_NewRef(Py_None)));
-  Py_RETURN_NONE;
+  Owned closures = Owned::steal(list && program.has_closures ? closures_now(cast(self))
+                                                             : Py_NewRef(Py_None));
+  if (!list || !closures || !append(program.functions) ||
+      (closures.get() != Py_None && !append(cast(closures.get())->program.originals))) {
+    return nullptr;
+  }
+  for (const Node& node : program.nodes) {
+    if (node.op == Op::Opaque && PyList_Append(list.get(), node.object) < 0) {
+      return nullptr;
+    }
+  }
+  return list.release();
 }
 
 PyObject* skeleton_node_path(PyObject* self, PyObject* number) {
@@ -435,11 +453,8 @@ PyMethodDef skeleton_methods[] = {
      "not looked into, each with the number of its node, and whether it is one of the "
      "call's."},
     {"_captured", skeleton_captured, METH_NOARGS,
-     "_captured($self, /)\n--\n\nList the functions of a call that go by value, and "
-     "the objects in them."},
-    {"_go_by_identity", skeleton_go_by_identity, METH_NOARGS,
-     "_go_by_identity($self, /)\n--\n\nLet the functions of a call be equal to "
-     "themselves only."},
+     "_captured($self, /)\n--\n\nList what a call hands through that is compared by "
+     "value, and what it holds."},
     {"_node_path", skeleton_node_path, METH_O,
      "_node_path($self, number, /)\n--\n\nSay where a node stands."},
     {"_leaf_path", skeleton_leaf_path, METH_O,

@@ -5,6 +5,7 @@
 // and one writes it (flatten).
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -171,20 +172,25 @@ Skeleton* new_skeleton(Program&& program, const char* root);
 // The pieces of a call, borrowed from the caller until Python runs: a partial lends its
 // arguments and may let them go. Then they have to be held.
 struct CallView {
-  PyObject* dispatcher;
   PyObject* callable;  // nullptr if the callable is not part of the call tree
   PyObject* const* args;
   std::uint32_t positional;
   PyObject* kwnames;  // nullptr if there are no keywords
   bool keyword_order_matters;
-  std::vector<PyObject*> held;  // owned
+  // How many of the arguments are held, in one of the two.
+  std::size_t held = 0;
+  std::array<PyObject*, 8> few = {};
+  std::vector<PyObject*> many = {};
 
   // Before Python runs.
   void hold();
   // Letting go may run Python.
   ~CallView() {
-    for (PyObject* object : held) {
-      Py_XDECREF(object);
+    if (held != 0) {
+      for (std::size_t i = 0; i < held; ++i) {
+        Py_DECREF(args[i]);
+      }
+      Py_XDECREF(kwnames);
     }
   }
 };

@@ -43,6 +43,7 @@ void take_out(Table* table, Specialization* entry) {
 void drop(Specialization* entry) {
   Trace* trace = entry->trace;
   PyObject* compiled = entry->compiled;
+  trace->entry = nullptr;
   delete entry;
   Py_DECREF(trace);
   Py_DECREF(compiled);
@@ -212,7 +213,26 @@ PyObject* trace_begin(PyObject* self, PyObject* /*args*/) {
   }
 }
 
+PyObject* trace_go_by_identity(PyObject* self, PyObject* skeleton) {
+  if (!Py_IS_TYPE(skeleton, &SkeletonType)) {
+    PyErr_SetString(PyExc_TypeError, "the skeleton of the call is needed");
+    return nullptr;
+  }
+  Trace* trace = cast_trace(self);
+  trace->by_identity = true;
+  // Not that of a call which came meanwhile.
+  Owned old = Owned::steal(reinterpret_cast<PyObject*>(std::exchange(
+      trace->skeleton, reinterpret_cast<Skeleton*>(Py_NewRef(skeleton)))));
+  if (trace->entry != nullptr) {
+    trace->entry->skeleton = trace->skeleton;
+  }
+  Py_RETURN_NONE;
+}
+
 PyMethodDef trace_methods[] = {
+    {"go_by_identity", trace_go_by_identity, METH_O,
+     "go_by_identity($self, skeleton, /)\n--\n\n"
+     "Serve only calls with the very functions and opaque objects of this one."},
     {"begin", trace_begin, METH_NOARGS,
      "begin($self, /)\n--\n\n"
      "Count a trace, and return the skeleton of the call that it is for."},
@@ -269,6 +289,8 @@ Trace* new_trace(Table* table, Skeleton* skeleton) {
   trace->skeleton = skeleton;
   trace->warnings = warnings.release();
   trace->has_begun = false;
+  trace->by_identity = false;
+  trace->entry = nullptr;
   trace->in_flight = 0;
   PyObject_GC_Track(reinterpret_cast<PyObject*>(trace));
   return trace;
@@ -380,11 +402,7 @@ bool may_lead_to_function(const Node& node) {
     return PyCallable_Check(object) != 0 && PyObject_IS_GC(object) != 0 &&
            !PyFunction_Check(object) && !PyCFunction_Check(object);
   }
-  if ((reinterpret_cast<PyTypeObject*>(object)->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) {
-    return false;
-  }
-  PyObject* name = reinterpret_cast<PyHeapTypeObject*>(object)->ht_qualname;
-  return PyUnicode_FindChar(name, '<', 0, PyUnicode_GET_LENGTH(name), 1) >= 0;
+  return is_local_class(object);
 }
 
 // Whether the static parts of a table may keep the function alive that it belongs to.
@@ -421,6 +439,21 @@ void park(Table* table) {
   }
 }
 
+bool same_identities(const Skeleton* a, const Skeleton* b) {
+  const Program& x = a->program;
+  const Program& y = b->program;
+  return a == b || (std::equal(x.functions.begin(), x.functions.end(),
+                               y.functions.begin(), y.functions.end(),
+                               [](const Owned& one, const Owned& other) {
+                                 return one.get() == other.get();
+                               }) &&
+                    std::equal(x.nodes.begin(), x.nodes.end(), y.nodes.begin(),
+                               y.nodes.end(), [](const Node& one, const Node& other) {
+                                 return one.op != Op::Opaque ||
+                                        one.object == other.object;
+                               }));
+}
+
 bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Compiled& compiled) {
   // Comparing may run Python, which may change the table: compare with what was there.
   std::vector<std::pair<Owned, Compiled>> candidates;
@@ -437,7 +470,9 @@ bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Compiled& compiled) 
     if (same < 0) {
       return false;
     }
-    if (same == 0) {
+    auto* trace = reinterpret_cast<Trace*>(its_compiled.trace.get());
+    if (same == 0 ||
+        (trace->by_identity && !same_identities(trace->skeleton, skeleton))) {
       continue;
     }
     Specialization* entry = entry_of(table, hash, its_compiled.function.get());
@@ -474,6 +509,7 @@ bool insert(Table* table, Py_hash_t hash, const Compiled& compiled) {
   }
   Py_INCREF(entry->trace);
   Py_INCREF(entry->compiled);
+  trace->entry = entry;
   link_front(table, entry);
   if (table->maxsize != 0 && table->by_hash->size() > table->maxsize) {
     Specialization* oldest = table->oldest;

@@ -24,7 +24,11 @@ struct Trace {
   Skeleton* skeleton;
   PyObject* warnings;  // owned dict: what tracing has warned of, see `_warnings.py`
   bool has_begun;      // the function was traced before
-  std::uint32_t in_flight;  // calls of it that began before one had returned
+  // A result hands through what belongs to the functions or opaque objects of the call:
+  // those of another call can't stand for them, even if they are equal.
+  bool by_identity;
+  struct Specialization* entry;  // borrowed; nullptr if it is in no table
+  std::uint32_t in_flight;       // calls of it that began before one had returned
 };
 
 // One skeleton and the compiled function of flat leaves that serves it.
@@ -93,6 +97,9 @@ void park(Table* table);
 
 // nullptr with an exception set on failure.
 Trace* new_trace(Table* table, Skeleton* skeleton);
+
+// Whether two skeletons that are equal have the very same functions and opaque objects.
+bool same_identities(const Skeleton* a, const Skeleton* b);
 
 // The compiled function for a skeleton (its program and hash): sets `compiled`, or
 // leaves it empty if there is none. Moves it to the front, and lets it match and trace

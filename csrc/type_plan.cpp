@@ -65,6 +65,16 @@ struct Names {
 };
 Names names{};
 
+// Of the instructions that look up a name, and of the one that makes their arguments
+// longer; -1 for one that this CPython does not have.
+struct Opcodes {
+  int load_global = -1;
+  int load_name = -1;
+  int load_from_dict_or_globals = -1;
+  int extended_arg = -1;
+};
+Opcodes opcodes;
+
 // The deallocator of classes that a class statement made: a class with another one
 // keeps C data that we can't see.
 destructor class_statement_dealloc = nullptr;
@@ -540,6 +550,35 @@ bool clear_refusal() {
   return false;
 }
 
+bool global_names(PyObject* code, std::vector<PyObject*>& names) {
+  auto* object = reinterpret_cast<PyCodeObject*>(code);
+  Owned bytes = Owned::steal(PyCode_GetCode(object));
+  if (!bytes) {
+    return false;
+  }
+  const auto* units =
+      reinterpret_cast<const unsigned char*>(PyBytes_AS_STRING(bytes.get()));
+  Py_ssize_t argument = 0;
+  for (Py_ssize_t i = 0; i + 1 < PyBytes_GET_SIZE(bytes.get()); i += 2) {
+    int opcode = units[i];
+    argument = (argument << 8) | units[i + 1];
+    if (opcode == opcodes.extended_arg) {
+      continue;
+    }
+    if (opcode == opcodes.load_global || opcode == opcodes.load_name ||
+        opcode == opcodes.load_from_dict_or_globals) {
+      // The lowest bit says whether it is for a call.
+      Py_ssize_t place = opcode == opcodes.load_global ? argument >> 1 : argument;
+      names.push_back(PyTuple_GetItem(object->co_names, place));
+      if (names.back() == nullptr) {
+        return false;
+      }
+    }
+    argument = 0;
+  }
+  return true;
+}
+
 bool is_bare_function(PyObject* object) {
   auto* function = reinterpret_cast<PyFunctionObject*>(object);
   auto* code = reinterpret_cast<PyCodeObject*>(function->func_code);
@@ -573,9 +612,13 @@ bool is_bare_function(PyObject* object) {
     }
   }
   PyObject* globals = function->func_globals;
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(code->co_names); ++i) {
-    if (PyDict_GetItemWithError(globals, PyTuple_GET_ITEM(code->co_names, i)) !=
-        nullptr) {
+  std::vector<PyObject*> read;
+  if (!global_names(function->func_code, read)) {
+    PyErr_Clear();
+    return false;
+  }
+  for (PyObject* name : read) {
+    if (PyDict_GetItemWithError(globals, name) != nullptr) {
       return false;
     }
   }
@@ -639,6 +682,15 @@ bool is_named_function(PyObject* object) {
                is_found(function->func_globals, function->func_qualname, object);
   PyErr_Clear();
   return named;
+}
+
+bool is_local_class(PyObject* object) {
+  if (!PyType_Check(object) ||
+      (reinterpret_cast<PyTypeObject*>(object)->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) {
+    return false;
+  }
+  PyObject* name = reinterpret_cast<PyHeapTypeObject*>(object)->ht_qualname;
+  return PyUnicode_FindChar(name, '<', 0, PyUnicode_GET_LENGTH(name), 1) >= 0;
 }
 
 bool may_change_its_mind(PyTypeObject* type) {
@@ -787,9 +839,10 @@ Owned of_set(PyObject* object, Owned reduction) {
   PyObject* args = PyTuple_GET_ITEM(reduction.get(), 1);
   PyObject* elements =
       PyTuple_GET_SIZE(args) == 1 ? PyTuple_GET_ITEM(args, 0) : nullptr;
+  PyObject* method = python::type_lookup(Py_TYPE(object), names.reduce);
   if (elements == nullptr || !PyList_CheckExact(elements) ||
-      python::type_lookup(Py_TYPE(object), names.reduce) !=
-          python::type_lookup(&PySet_Type, names.reduce)) {
+      (method != python::type_lookup(&PySet_Type, names.reduce) &&
+       method != python::type_lookup(&PyFrozenSet_Type, names.reduce))) {
     return reduction;
   }
   Owned set = Owned::steal(PyFrozenSet_New(elements));
@@ -824,7 +877,11 @@ PyObject* reduce(PyObject* object) {
              !may_lose_attributes(object, value.get())) {
     return of_set(object, std::move(value)).release();
   }
-  return PyObject_CallFunctionObjArgs(config.reduce, object, value.get(), nullptr);
+  Owned reduction = Owned::steal(
+      PyObject_CallFunctionObjArgs(config.reduce, object, value.get(), nullptr));
+  return reduction && reduction.get() != Py_None
+             ? of_set(object, std::move(reduction)).release()
+             : reduction.release();
 }
 
 std::uint64_t hash_bytes(const char* data, std::size_t size) {
@@ -957,7 +1014,11 @@ int numpy_same_slowly(PyObject* ours, PyObject* other) {
       PyArray_NBYTES(a) != PyArray_NBYTES(b)) {
     return 0;
   }
-  // `==` of two dtypes forgets titles, alignment and metadata; their repr the last.
+  // `==` of two dtypes forgets titles, alignment and metadata; their repr the last, and
+  // which of C's types of one size it is.
+  if (PyArray_DESCR(a)->type_num != PyArray_DESCR(b)->type_num) {
+    return 0;
+  }
   if (PyArray_DESCR(a) != PyArray_DESCR(b)) {
     PyObject* ours_meta = PyDataType_METADATA(PyArray_DESCR(a));
     PyObject* other_meta = PyDataType_METADATA(PyArray_DESCR(b));
@@ -1024,6 +1085,26 @@ bool import_numpy() {
   return true;
 }
 
+bool find_opcodes() {
+  Owned module = Owned::steal(PyImport_ImportModule("opcode"));
+  Owned map =
+      Owned::steal(module ? PyObject_GetAttrString(module.get(), "opmap") : nullptr);
+  if (!map) {
+    return false;
+  }
+  const std::pair<const char*, int*> wanted[] = {
+      {"LOAD_GLOBAL", &opcodes.load_global},
+      {"LOAD_NAME", &opcodes.load_name},
+      {"LOAD_FROM_DICT_OR_GLOBALS", &opcodes.load_from_dict_or_globals},
+      {"EXTENDED_ARG", &opcodes.extended_arg}};
+  for (auto [name, place] : wanted) {
+    Owned number = Owned::steal(PyMapping_GetItemString(map.get(), name));
+    *place = number ? static_cast<int>(PyLong_AsLong(number.get())) : -1;
+    PyErr_Clear();
+  }
+  return true;
+}
+
 bool intern(PyObject*& place, const char* text) {
   place = PyUnicode_InternFromString(text);
   return place != nullptr;
@@ -1032,7 +1113,7 @@ bool intern(PyObject*& place, const char* text) {
 }  // namespace
 
 bool init_type_plans() {
-  if (!import_numpy() || !intern(names.reduce_ex, "__reduce_ex__") ||
+  if (!import_numpy() || !find_opcodes() || !intern(names.reduce_ex, "__reduce_ex__") ||
       !intern(names.reduce, "__reduce__") || !intern(names.getstate, "__getstate__") ||
       !intern(names.setstate, "__setstate__") ||
       !intern(names.getnewargs, "__getnewargs__") ||

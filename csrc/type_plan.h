@@ -155,6 +155,13 @@ bool is_named_function(PyObject* object);
 // Whether a Python function is no more than its code. May run Python.
 bool is_bare_function(PyObject* object);
 
+// Appends the names that code looks up as globals, borrowed from it. False with an
+// exception set on failure.
+bool global_names(PyObject* code, std::vector<PyObject*>& names);
+
+// Whether an object is a class that was made inside a function.
+bool is_local_class(PyObject* object);
+
 // After a failure of user code: clears it and returns true if it was no more than a
 // refusal.
 bool clear_refusal();

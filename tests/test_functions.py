@@ -1630,6 +1630,117 @@ def test_what_a_function_holds_comes_back_to_its_own_caller(x, ask):
         f.clear_cache()
 
 
+def with_an_inner_function():
+    def inner():
+        pass
+
+    return (lambda: inner), inner
+
+
+def test_what_a_function_holds_comes_back_for_a_new_shape(x):
+    """Also if a call that was a hit stands for the function by then."""
+    f = autojit.jit(lambda fn, x: fn() if x.shape == (2,) else None)
+    made = [with_an_inner_function() for _ in range(3)]
+    for fn, _ in made[:2]:
+        assert f(fn, x) is None
+    assert f.cache_info().traces == 1
+    for fn, inner in made[::-1] * 2:
+        assert f(fn, x[:2]) is inner
+
+
+def test_what_a_function_holds_comes_back_if_another_call_comes_while_it_is_traced(x):
+    made = [with_an_inner_function() for _ in range(3)]
+    nested = []
+
+    @autojit.jit
+    def f(fn, x):
+        if not nested:
+            nested.append(None)
+            nested.append(f(made[1][0], x[:1]))
+        return fn()
+
+    for fn, inner in (made[0], *made, *made):
+        assert f(fn, x) is inner
+    assert nested[1] is made[1][1]
+
+
+def test_what_a_function_holds_comes_back_in_another_thread(x):
+    made = [with_an_inner_function() for _ in range(3)]
+    began, come = threading.Event(), threading.Event()
+
+    @autojit.jit
+    def f(fn, x):
+        began.set()
+        come.wait(1)
+        return fn()
+
+    results = {}
+
+    def run(i):
+        results[i] = f(made[i][0], x)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(2)]
+    threads[0].start()
+    assert began.wait(60)
+    threads[1].start()
+    come.wait(0.2)
+    come.set()
+    for thread in threads:
+        thread.join()
+    for i, (fn, inner) in enumerate(made):
+        assert results.get(i, inner) is inner
+        assert f(fn, x) is inner
+
+
+def test_a_wrapper_is_that_of_its_own_caller(x):
+    """Of a function that has no state, which others equal."""
+    f = autojit.jit(lambda fn: functools.wraps(fn)(lambda x: fn(x)))
+    one, two = (lambda x: x + 1 for _ in range(2))
+    results = f(one), f(two), f(one)
+    assert [result.__wrapped__ for result in results] == [one, two, one]
+
+
+def test_a_class_of_a_result_is_that_of_its_own_caller(x):
+    def make(fn):
+        class Made:
+            run = staticmethod(fn())
+
+        return Made()
+
+    f = autojit.jit(make)
+    for _ in range(2):
+        fn, inner = with_an_inner_function()
+        assert f(fn).run is inner
+
+
+def test_an_opaque_argument_that_a_result_captures_is_that_of_its_own_caller(x):
+    f = autojit.jit(lambda obj, x: (obj, lambda: obj))
+    one, two = OpaqueValue(1), OpaqueValue(1)
+    for obj in (one, two, one, two):
+        direct, captured = f(obj, x)
+        assert direct is obj
+        assert captured() is obj
+
+
+def test_names_of_attributes_are_no_names_of_globals(x):
+    """Only what the code reads as a global counts."""
+    namespace = {"a": 0, "constant": 1.0}
+    code = (lambda x: x.a * constant).__code__  # noqa: F821
+    f = autojit.jit(lambda fn, obj: fn(obj))
+    for value in range(3):
+        namespace["a"] = value
+        assert_array_equal(f(function(code, namespace), Plain(a=x)), x)
+    assert f.cache_info().traces == 1
+    long = "lambda x: (" + ",".join(f"name_{i}" for i in range(300)) + ",)[x]"
+    long_code = eval(long, {}).__code__  # arguments of more than a byte
+    names = {f"name_{i}": 0 for i in range(300)}
+    g = autojit.jit(lambda fn, i: fn(i))
+    for last in (1, 2, 2, 1):
+        names["name_299"] = last
+        assert g(function(long_code, names), 299) == last
+    assert g.cache_info().traces == 2
+
+
 def test_an_opaque_object_that_a_function_holds_comes_back_to_its_own_caller(x):
     f = autojit.jit(lambda fn, x: (fn(), x + 1)[0])
     for _ in range(2):

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import gc
 import signal
+import sys
 import types
 import weakref
 from typing import NamedTuple
@@ -1058,6 +1059,32 @@ def test_a_dispatcher_that_goes_while_it_is_called(x, hold):
     for array in (x, x, x[:2]):
         np.testing.assert_array_equal(call(array), array + 1)
     assert traces == 2
+
+
+def test_arguments_that_go_while_it_is_called():
+    """What lends them lets them go before the function is called as it is."""
+
+    def argument():
+        return [["n"] * 10, "abc"]
+
+    def profile(frame, event, _):
+        if event == "call" and frame.f_code.co_name == "flat":
+            lender.__setstate__((f, (), {}, None))
+            junk.extend([[i] * 5 for i in range(1000)])
+
+    f = autojit.jit(lambda obj: obj)
+    f(argument())
+    junk = []
+    lender = functools.partial(f, argument())
+    with jax.disable_jit():
+        old = sys.getprofile()
+        sys.setprofile(profile)
+        try:
+            result = lender()
+        finally:
+            sys.setprofile(old)
+    assert junk
+    assert result == argument()
 
 
 # Signals.

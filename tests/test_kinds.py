@@ -5,7 +5,9 @@ not; and calls with them share one trace of a function, or not.
 """
 
 import collections
+import datetime
 import functools
+import logging
 import math
 import os
 import sys
@@ -154,6 +156,62 @@ class Compared:
 
     def __hash__(self):
         return 1
+
+
+def test_a_logger_is_left_alone(x):
+    """Its reduction finds it by its name: nothing is given to it."""
+    log = logging.getLogger("autojit tests")
+    handler = logging.NullHandler()
+    log.addHandler(handler)
+    f = autojit.jit(lambda obj, x: (obj.log.isEnabledFor(10), obj))
+    try:
+        for _ in range(2):
+            assert f(Plain(log=log), x)[1].log is log
+            log.isEnabledFor(20)  # fills a cache
+        assert log.handlers == [handler]
+        assert log.manager is logging.Logger.manager
+        assert f.cache_info().traces == 1
+    finally:
+        log.removeHandler(handler)
+
+
+def test_the_order_of_a_set_with_attributes_does_not_count():
+    one, two = ([8, 16, 0], [0, 8, 16])
+    for cls in SlotSet, SlotFrozenSet:
+        made = [cls(items) for items in (one, two)]
+        for obj in made:
+            obj.tag = 1
+        skeletons = [autojit.flatten(obj)[1] for obj in made]
+        assert skeletons[0] == skeletons[1]
+        assert hash(skeletons[0]) == hash(skeletons[1])
+
+
+class SlotSet(set):
+    __slots__ = ("tag",)
+
+
+class SlotFrozenSet(frozenset):
+    __slots__ = ("tag",)
+
+
+def test_a_class_that_cannot_be_hashed():
+    class Meta(type):
+        def __eq__(cls, other):
+            return cls is other
+
+    class Day(datetime.date, metaclass=Meta):
+        pass
+
+    day = Day(2020, 1, 2)
+    day.note = 1
+    assert autojit.jit(lambda day: (day.note, day.year))(day) == (1, 2020)
+
+
+def test_integers_of_one_size_are_two_dtypes():
+    f = autojit.jit(lambda array: array.dtype.char)
+    for _ in range(2):
+        for char in "ql":
+            assert f(np.zeros(2, char)) == char
 
 
 def test_a_lock_and_a_file_are_the_very_ones(x, tmp_path):

@@ -1342,9 +1342,7 @@ def test_a_skeleton_and_what_it_makes_own_their_data(plan):
     leaves, skeleton = autojit.flatten(graph)
     first, second = skeleton.unflatten(leaves), skeleton.unflatten(leaves)
     # Held: what is found only while looking must not give its address to another.
-    objects = [
-        obj for made in (graph, first, second) for obj in mutable_objects(made)
-    ]
+    objects = [obj for made in (graph, first, second) for obj in mutable_objects(made)]
     assert set(ids(objects).values()) <= {1}
     ruin(graph)
     ruin(first)

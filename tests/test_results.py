@@ -1107,3 +1107,25 @@ def test_a_tracer_of_this_trace_beside_one_of_an_outer_trace(x, outer):
 
     with pytest.raises(jax.errors.UnexpectedTracerError, match="Opaque"):
         outer(f)(x)
+
+
+def test_a_tracer_in_the_class_of_a_result(x):
+    def method(x):
+        class Made:
+            def get(self):
+                return x
+
+        return [Made()]
+
+    def base(x):
+        class Base:
+            held = x
+
+        class Derived(Base):
+            pass
+
+        return [Derived]
+
+    for fun, way in ((method, r"result\[0\]\.get"), (base, r"result\[0\]\.held")):
+        with pytest.raises(jax.errors.UnexpectedTracerError, match=way):
+            autojit.jit(fun)(x)

@@ -65,23 +65,24 @@ def reduce(obj: object, value: object) -> Reduction | None:
             list_items = list(list_items)
         if dict_items is not None:
             dict_items = [(key, value) for key, value in dict_items]
+        lost = _lost_attributes(obj, func, args, state)
     except (MemoryError, RecursionError):
         raise
     except Exception:
         return None
-    lost = _lost_attributes(obj, state)
     if any(lost):
         state, setter = (state, setter, *lost), _set_state_and_attributes
     return func, args, state, list_items, dict_items, setter
 
 
 def _lost_attributes(
-    obj: object, state: object
+    obj: object, func: object, args: tuple[Any, ...], state: object
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a Python class has added to an instance and a builtin one left out.
 
     So does the standard library where it reduces in Python. What others leave out, they
-    have their reasons for.
+    have their reasons for. Nothing is lost of what the reduction finds instead of
+    making it, such as a logger: to that, nothing must be added either.
 
     Returns
     -------
@@ -94,7 +95,8 @@ def _lost_attributes(
         or (kind.__reduce_ex__, kind.__reduce__) == _REDUCED_BY_OBJECT
         or _is_users_own(kind.__reduce_ex__)
         or _is_users_own(kind.__reduce__)
-        or kind in copyreg.dispatch_table
+        or not (func is kind or any(arg is kind for arg in args))
+        or any(kind is registered for registered in copyreg.dispatch_table)
     ):
         return {}, {}
     lost, slots = {}, {}

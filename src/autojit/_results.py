@@ -62,7 +62,9 @@ _CONTAINERS = (dict, list, tuple, set, frozenset, types.CellType)
 _MOST_OBJECTS = 10_000
 
 
-def check_handed_through(skeleton: _core.Skeleton, call: _core.Skeleton) -> None:
+def check_handed_through(
+    skeleton: _core.Skeleton, call: _core.Skeleton, trace: Any
+) -> None:
     """Look into what is handed through in a result.
 
     It must not carry tracers out of the trace. And if it leads to what a function of
@@ -75,6 +77,8 @@ def check_handed_through(skeleton: _core.Skeleton, call: _core.Skeleton) -> None
         Of the result.
     call : Skeleton
         Of the call that returned it.
+    trace : Trace
+        Told if it can serve no other functions than those of the call.
 
     Raises
     ------
@@ -87,11 +91,15 @@ def check_handed_through(skeleton: _core.Skeleton, call: _core.Skeleton) -> None
         return
     outside = enclosing_traces()
     captured = {id(obj) for obj in call._captured()}
+    known = set()
     for obj, node, forwarded in handed_through:
+        if id(obj) in known:
+            continue
+        known.add(id(obj))
         found, seen = _find_tracer(obj, outside)
         all_seen = len(seen) < _MOST_OBJECTS
         if captured and not forwarded and not (all_seen and captured.isdisjoint(seen)):
-            call._go_by_identity()
+            trace.go_by_identity(call)
             captured.clear()
         if found is not None:
             way, holder = found
@@ -137,12 +145,18 @@ def _find_tracer(
             holder = at
         parts = _parts(at)
         if at is obj and issubclass(kind, type):
-            parts = ((value, f".{name}") for name, value in vars(at).items())
+            parts = _parts_of_class(at)
         for part, step in parts:
             if id(part) not in seen:
                 seen[id(part)] = part
                 queue.append((part, way + step, holder))
     return None, seen
+
+
+def _parts_of_class(cls: Any) -> Iterator[tuple[Any, str]]:
+    for base in cls.__mro__:
+        for name, value in vars(base).items():
+            yield value, f".{name}"
 
 
 def _parts(obj: Any) -> Iterator[tuple[Any, str]]:

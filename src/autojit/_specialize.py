@@ -137,7 +137,7 @@ def specialize(
                 _say_where(error, skeleton)
                 raise
         if isinstance(returned, _core.Result):
-            check_handed_through(returned.skeleton, skeleton)
+            check_handed_through(returned.skeleton, skeleton, trace)
         return returned
 
     # JAX names the compiled module, profiles and errors after the function, and finds
