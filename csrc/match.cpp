@@ -5,6 +5,7 @@
 // walk is over. That is possible because the skeleton says in advance where the leaves
 // of the part that was put off belong.
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "pointer_map.h"
@@ -85,6 +86,7 @@ class Matcher {
   bool pairs(PyObject* dict, std::uint32_t size);
   bool items(PyObject* const* items, std::uint32_t size);
   bool set(PyObject* object, const Node& head);
+  bool attributes(PyObject* object, const std::array<const char*, 3>& names);
   bool three(PyObject* object);
   bool instance(PyObject* object, const Node& head);
   bool partial(PyObject* object);
@@ -189,24 +191,27 @@ bool Matcher::set(PyObject* object, const Node& head) {
   return true;
 }
 
-bool Matcher::three(PyObject* object) {
-  if (PySlice_Check(object)) {
-    auto* slice = reinterpret_cast<PySliceObject*>(object);
-    return part(slice->start) && part(slice->stop) && part(slice->step);
-  }
-  static const char* const names[] = {"start", "stop", "step"};
+// Of a builtin object, which keeps them alive.
+bool Matcher::attributes(PyObject* object, const std::array<const char*, 3>& names) {
   for (const char* name : names) {
     Owned value = Owned::steal(PyObject_GetAttrString(object, name));
     if (!value) {
       PyErr_Clear();
       return false;
     }
-    // The range keeps its parts alive.
     if (!part(value.get())) {
       return false;
     }
   }
   return true;
+}
+
+bool Matcher::three(PyObject* object) {
+  if (PySlice_Check(object)) {
+    auto* slice = reinterpret_cast<PySliceObject*>(object);
+    return part(slice->start) && part(slice->stop) && part(slice->step);
+  }
+  return attributes(object, {"start", "stop", "step"});
 }
 
 bool Matcher::instance(PyObject* object, const Node& head) {
@@ -238,17 +243,8 @@ bool Matcher::instance(PyObject* object, const Node& head) {
 }
 
 bool Matcher::partial(PyObject* object) {
-  static const char* const names[] = {"func", "args", "keywords"};
-  for (const char* name : names) {
-    Owned value = Owned::steal(PyObject_GetAttrString(object, name));
-    if (!value) {
-      PyErr_Clear();
-      return false;
-    }
-    // The partial keeps its parts alive.
-    if (!part(value.get())) {
-      return false;
-    }
+  if (!attributes(object, {"func", "args", "keywords"})) {
+    return false;
   }
   PyObject* dict = python::instance_dict(object);
   return part(has_attributes(dict) ? dict : Py_None);

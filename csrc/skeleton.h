@@ -180,7 +180,7 @@ struct CallView {
   // How many of the arguments are held, in one of the two.
   std::size_t held = 0;
   std::array<PyObject*, 8> few = {};
-  std::vector<PyObject*> many = {};
+  std::vector<PyObject*> many;
 
   // Before Python runs.
   void hold();
