@@ -723,6 +723,22 @@ bool Ordering::inside(PyObject* object, const TypePlan& plan, int levels,
     case Kind::Dict:
       list = Owned::steal(PyDict_Items(object));
       break;
+    case Kind::Partial: {
+      list = Owned::steal(PyList_New(0));
+      for (const char* name : {"func", "args", "keywords"}) {
+        Owned part =
+            Owned::steal(list ? PyObject_GetAttrString(object, name) : nullptr);
+        if (!part || PyList_Append(list.get(), part.get()) < 0) {
+          return false;
+        }
+      }
+      // One that was asked for its attributes has an empty dict.
+      PyObject* dict = python::instance_dict(object);
+      if (has_attributes(dict) && PyList_Append(list.get(), dict) < 0) {
+        return false;
+      }
+      break;
+    }
     case Kind::Method:
       list = Owned::steal(PyList_New(0));
       if (list && (PyList_Append(list.get(), PyMethod_GET_FUNCTION(object)) < 0 ||

@@ -186,6 +186,15 @@ def test_the_order_of_a_set_with_attributes_does_not_count():
         assert hash(skeletons[0]) == hash(skeletons[1])
 
 
+def test_the_order_of_partials_in_a_set_does_not_depend_on_what_was_asked():
+    """An empty dict of attributes is none."""
+    for number in range(20):
+        one, two = (functools.partial(max, number) for _ in range(2))
+        assert vars(one) == {}
+        sets = [{partial, "a", 1, 2.5} for partial in (one, two)]
+        assert autojit.flatten(sets[0])[1] == autojit.flatten(sets[1])[1]
+
+
 class SlotSet(set):
     __slots__ = ("tag",)
 
