@@ -95,8 +95,8 @@ def _lost_attributes(
         or (kind.__reduce_ex__, kind.__reduce__) == _REDUCED_BY_OBJECT
         or _is_users_own(kind.__reduce_ex__)
         or _is_users_own(kind.__reduce__)
-        or not (func is kind or any(arg is kind for arg in args))
-        or any(kind is registered for registered in copyreg.dispatch_table)
+        or id(kind) not in map(id, (func, *args))  # a class may have its own `==`
+        or id(kind) in map(id, copyreg.dispatch_table)
     ):
         return {}, {}
     lost, slots = {}, {}

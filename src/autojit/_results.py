@@ -154,8 +154,9 @@ def _find_tracer(
 
 
 def _parts_of_class(cls: Any) -> Iterator[tuple[Any, str]]:
-    for base in cls.__mro__:
-        for name, value in vars(base).items():
+    # Not as the metaclass would have it.
+    for base in type.__dict__["__mro__"].__get__(cls):
+        for name, value in type.__dict__["__dict__"].__get__(base).items():
             yield value, f".{name}"
 
 
