@@ -116,10 +116,9 @@ class Flattener {
   std::vector<PyObject*>& leaves_;
   // Owned: the parts of all containers met.
   std::vector<PyObject*> held_;
-  PointerMap met_;        // shared objects -> their node
-  PointerMap inputs_;     // of a result: what may be forwarded -> its number
-  PointerMap functions_;  // -> their number
-  // Among closures: the nodes of the objects that could be shared, and the objects.
+  PointerMap met_;            // shared objects -> their node
+  PointerMap inputs_;         // of a result: what may be forwarded -> its number
+  PointerMap functions_;      // -> their number
   Skeleton* call_ = nullptr;  // of a result
   PointerMap consumed_;       // lazy iterators -> their place in `over_results_`
   std::vector<PyObject*> over_results_;
@@ -132,6 +131,7 @@ class Flattener {
   std::set<PyObject*> homes_;  // the modules of the functions that go by value
   PointerMap read_;            // functions whose names are noted, and what they hold
   std::size_t read_count_ = 0;
+  // Among closures: the nodes of the objects that could be shared, and the objects.
   std::vector<std::pair<std::size_t, PyObject*>> shareable_;
   std::size_t impure_ = 0;
   std::uint32_t depth_ = 0;

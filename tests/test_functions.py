@@ -654,9 +654,9 @@ def test_the_globals_that_functions_read_which_others_hold(x, hold):
         made.__kwdefaults__ = kwdefaults
         return made
 
-    act = copy(lambda x: x * constant)  # noqa: F821
+    act = copy(lambda x: x * constant)  # noqa: F821 (in `namespace`)
     namespace["helper"] = copy_all(hold(act, copy), copy)
-    code = (lambda x: helper(x)).__code__  # noqa: F821
+    code = (lambda x: helper(x)).__code__  # noqa: F821 (in `namespace`)
     f, seen = applied()
     for value in (1.0, 2.0, 1.0):
         namespace["constant"] = value
@@ -1725,7 +1725,7 @@ def test_an_opaque_argument_that_a_result_captures_is_that_of_its_own_caller(x):
 def test_names_of_attributes_are_no_names_of_globals(x):
     """Only what the code reads as a global counts."""
     namespace = {"a": 0, "constant": 1.0}
-    code = (lambda x: x.a * constant).__code__  # noqa: F821
+    code = (lambda x: x.a * constant).__code__  # noqa: F821 (in `namespace`)
     f = autojit.jit(lambda fn, obj: fn(obj))
     for value in range(3):
         namespace["a"] = value
@@ -2112,8 +2112,9 @@ def test_random_functions_made_anew_hit(recipe):
 
 SPACE = {"__name__": "somewhere"}
 ONE, TWO = (lambda x: x + 1).__code__, (lambda x: x + 2).__code__
+# The module that they are put into has the names.
 READS, CALLS = (lambda x: x + K).__code__, (lambda x: helper(x)).__code__  # noqa: F821
-K_ALONE = (lambda: K).__code__  # noqa: F821 (the module that it is given has one)
+K_ALONE = (lambda: K).__code__  # noqa: F821
 
 
 def test_a_function_of_a_module_that_is_no_more_than_its_code():
