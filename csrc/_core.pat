@@ -32,7 +32,9 @@
 
 # How a dispatcher is made and what it keeps are private.
 ^autojit\._core\.Dispatcher\.__new__$:
-    def __new__(cls, fun: Callable[_P, _R], options: Any, maxsize: int, /) -> Self: ...
+    def __new__(
+        cls, fun: Callable[_P, _R], options: Any, maxsize: int, maxbytes: int, /
+    ) -> Self: ...
 
 ^autojit\._core\.Dispatcher\._fun$:
     @property
@@ -112,6 +114,10 @@
     def _captured(self) -> list[Any]:
         \doc
 
+^autojit\._core\.Skeleton\._sentinels$:
+    def _sentinels(self) -> list[Any]:
+        \doc
+
 ^autojit\._core\.Skeleton\._node_path$:
     def _node_path(self, number: int, /) -> str:
         \doc
@@ -128,7 +134,9 @@
 
 ^autojit\._core\.flatten$:
     def flatten(
-        obj: object, leaf_type: type[Any] | tuple[type[Any], ...] | UnionType, /
+        obj: object,
+        leaf_type: type[Any] | tuple[type[Any], ...] | UnionType | None,
+        /,
     ) -> tuple[list[Any], Skeleton]:
         \doc
 
@@ -150,20 +158,37 @@
     @property
     def leaves(self) -> tuple[Any, ...]: ...
 
+^autojit\._core\.process_info$:
+    def process_info() -> tuple[int, int, int, int]:
+        \doc
+
+^autojit\._core\.set_limits$:
+    def set_limits(max_programs: int, max_maps: int, /) -> None:
+        \doc
+
+^autojit\._core\.fill_group$:
+    def fill_group(
+        group: BaseExceptionGroup[Any], exceptions: tuple[BaseException, ...], /
+    ) -> None:
+        \doc
+
 ^autojit\._core\.configure$:
     def configure(
         *,
         leaf_types: tuple[type[Any], ...],
+        is_leaf: Callable[[object], bool],
         identity_types: tuple[type[Any], ...],
         ordinary_state: frozenset[str],
         reduce: Callable[..., tuple[Any, ...] | None],
         set_state: Callable[..., None],
         specialize: Callable[..., Callable[..., Any]],
+        say_where: Callable[..., None],
         replay: Callable[..., None],
         mark_seen: Callable[..., None],
         lazy_types: frozenset[type[Any]],
         cache_info: type[CacheInfo],
         eager: Any,
         copyreg_table: dict[type[Any], Any],
+        traceback_type: type[Any],
     ) -> None:
         \doc

@@ -138,11 +138,12 @@ class Describer {
 
   const Program& program_;
   std::size_t pc_ = 0;
+  python::Signals signals_;
 };
 
 bool Describer::part() {
   const python::Level level;
-  return level.entered() && inner();
+  return level.entered() && signals_.look() && inner();
 }
 
 bool Describer::list(const char* open, std::size_t count, const char* close) {
@@ -177,6 +178,7 @@ bool Describer::pairs(const char* open, std::size_t count, const char* colon,
 bool Describer::instance(const Node& node) {
   text += class_name(node.plan->type) + "(";
   const char* comma = "";
+  pc_ += node.plan->fields.empty() ? 0U : 1U;  // Extent
   for (std::uint32_t i = 0; i < node.size; ++i) {
     text += comma;
     comma = ", ";
@@ -262,8 +264,8 @@ bool Describer::call(const Node& node) {
 
 bool Describer::inner() {
   const Node& node = program_.nodes[pc_++];
-  if (node.op != Op::Ref && !is_constant(node.op) && node.op != Op::Call &&
-      node.op != Op::Tuple && node.op != Op::FrozenSet && node.extra != 0) {
+  if (node.op != Op::Ref && !is_constant(node.op) && has_slot(node) &&
+      node.extra != 0) {
     text += std::string("#") + std::to_string(node.extra) + "=";
   }
   switch (node.op) {

@@ -48,8 +48,9 @@ struct LeafVector {
   LeafVector() = default;
   LeafVector(const LeafVector&) = delete;
   LeafVector& operator=(const LeafVector&) = delete;
-  ~LeafVector() {
-    for (PyObject* leaf : leaves) {
+  ~LeafVector() { clear(); }
+  void clear() {
+    for (PyObject* leaf : std::exchange(leaves, {})) {
       Py_DECREF(leaf);
     }
   }
@@ -88,6 +89,15 @@ bool has_shown(Dispatcher* self, PyObject* warnings) {
   return PySet_GET_SIZE(PyTuple_GET_ITEM(shown, 1)) == PyDict_GET_SIZE(warnings);
 }
 
+// nullptr with an exception set on failure.
+Owned tuple_of(PyObject* const* objects, std::size_t count) {
+  Owned tuple = Owned::steal(PyTuple_New(static_cast<Py_ssize_t>(count)));
+  for (std::size_t i = 0; tuple && i < count; ++i) {
+    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i), Py_NewRef(objects[i]));
+  }
+  return tuple;
+}
+
 // Calls one of the functions that see to warnings with a specialization's warnings and
 // the leaves of this call. False with an exception set on failure. Runs Python.
 bool see_to_warnings(PyObject* function, Dispatcher* self, PyObject* warnings,
@@ -96,12 +106,9 @@ bool see_to_warnings(PyObject* function, Dispatcher* self, PyObject* warnings,
   if (self->seen == nullptr) {
     self->seen = PyDict_New();
   }
-  Owned tuple = Owned::steal(PyTuple_New(static_cast<Py_ssize_t>(count)));
+  Owned tuple = tuple_of(leaves, count);
   if (self->seen == nullptr || !tuple) {
     return false;
-  }
-  for (std::size_t i = 0; i < count; ++i) {
-    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i), Py_NewRef(leaves[i]));
   }
   Owned seen = Owned::borrow(self->seen);
   Owned done = Owned::steal(PyObject_CallFunctionObjArgs(
@@ -113,32 +120,78 @@ bool see_to_warnings(PyObject* function, Dispatcher* self, PyObject* warnings,
 // dispatcher has shown. False with an exception set on failure. May run Python.
 bool after_trace(Dispatcher* self, Py_hash_t hash, PyObject* compiled,
                  PyObject* const* leaves, std::size_t count) {
+  keep_within_limits();
   PyObject* warnings = traced_warnings(self->table, hash, compiled);
   return warnings == nullptr ||
          see_to_warnings(config.mark_seen, self, warnings, leaves, count);
+}
+
+// Takes a call apart, and sets `compiled` if there is a specialization for it. The
+// skeleton, with its hash, or nothing with an exception set on failure.
+Owned look_up(Table* table, CallView& call, LeafVector& flat, Compiled& compiled) {
+  for (;;) {
+    Program program;
+    NodeObjects reduced;
+    if (!flatten_call(call, program, flat.leaves, reduced)) {
+      return {};
+    }
+    Owned skeleton =
+        Owned::steal(reinterpret_cast<PyObject*>(new_skeleton(std::move(program), "")));
+    Py_hash_t hash = skeleton ? PyObject_Hash(skeleton.get()) : -1;
+    auto* key = reinterpret_cast<Skeleton*>(skeleton.get());
+    if (hash == -1 || !find(table, key, hash, compiled)) {
+      return {};
+    }
+    int faithful = compiled.function || reduced.empty()
+                       ? 1
+                       : check_call(key->program, flat.leaves.data(), reduced);
+    if (faithful != 0) {
+      return faithful < 0 ? Owned() : std::move(skeleton);
+    }
+    flat.clear();  // a class was found to be taken apart in vain
+  }
+}
+
+// A compiled function has raised: that is its error still, with a note of which leaves
+// it speaks. Runs Python.
+void say_where(PyObject* skeleton, PyObject* compiled, PyObject* const* leaves,
+               std::size_t count) {
+  if (PyErr_ExceptionMatches(PyExc_Exception) == 0) {
+    return;
+  }
+  PyObject* type = nullptr;
+  PyObject* value = nullptr;
+  PyObject* traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyErr_NormalizeException(&type, &value, &traceback);
+  Owned done;
+  if (Owned tuple = tuple_of(leaves, count)) {
+    done = Owned::steal(PyObject_CallFunctionObjArgs(config.say_where, value, skeleton,
+                                                     compiled, tuple.get(), nullptr));
+  }
+  // An interrupt goes on; what else goes wrong with a note is no one's concern.
+  if (!done && PyErr_ExceptionMatches(PyExc_Exception) == 0) {
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return;
+  }
+  PyErr_Restore(type, value, traceback);
 }
 
 // No specialization that was used last serves the call: look it up by hash, or make it.
 PyObject* dispatch_by_hash(Dispatcher* self, CallView& call, PyObject*& eager) {
   Table* table = self->table;
   LeafVector flat;
-  Program program;
-  if (!flatten_call(call, program, flat.leaves)) {
-    return nullptr;
-  }
-  Owned skeleton =
-      Owned::steal(reinterpret_cast<PyObject*>(new_skeleton(std::move(program), "")));
-  Py_hash_t hash = skeleton ? PyObject_Hash(skeleton.get()) : -1;
-  if (hash == -1) {
+  Compiled compiled;
+  Owned skeleton = look_up(table, call, flat, compiled);
+  if (!skeleton) {
     return nullptr;
   }
   auto* key = reinterpret_cast<Skeleton*>(skeleton.get());
+  Py_hash_t hash = key->hash;
   PyObject* const* leaves = flat.leaves.data();
   std::size_t count = flat.leaves.size();
-  Compiled compiled;
-  if (!find(table, key, hash, compiled)) {
-    return nullptr;
-  }
   bool hit = static_cast<bool>(compiled.function);
   if (!hit) {
     if (key->program.has_closures && closures_of(key) == nullptr) {
@@ -194,6 +247,9 @@ PyObject* dispatch_by_hash(Dispatcher* self, CallView& call, PyObject*& eager) {
     return unwrap(result, {key->program, leaves, {}});
   }
   eager = result;
+  if (result == nullptr) {
+    say_where(skeleton.get(), compiled.function.get(), leaves, count);
+  }
   PyObject* type = nullptr;
   PyObject* value = nullptr;
   PyObject* traceback = nullptr;
@@ -221,7 +277,7 @@ PyObject* dispatch(Dispatcher* self, CallView& call, PyObject*& eager) {
   PyObject* warnings = last->warns ? trace->warnings : nullptr;
   const Program& program = last->skeleton->program;
   Leaves leaves(program.leaves);
-  OpaqueObjects opaque;
+  NodeObjects opaque;
   Match match = match_call(program, call, leaves.data(), opaque);
   if (match == Match::Yes && trace->by_identity && !opaque.empty()) {
     match = Match::No;
@@ -246,14 +302,17 @@ PyObject* dispatch(Dispatcher* self, CallView& call, PyObject*& eager) {
     eager = result;
     return nullptr;
   }
+  if (result == nullptr) {
+    say_where(skeleton.get(), compiled.get(), leaves.data(), program.leaves);
+    return nullptr;
+  }
   auto* matched = reinterpret_cast<Skeleton*>(skeleton.get());
-  if (result != nullptr && trace->by_identity &&
-      !same_identities(trace->skeleton, matched)) {
+  if (trace->by_identity && !same_identities(trace->skeleton, matched)) {
     Py_DECREF(result);
     return dispatch_by_hash(self, call, eager);
   }
-  table->hits += result != nullptr ? 1 : 0;
-  if (table->traces->count != traces && result != nullptr &&
+  ++table->hits;
+  if (table->traces->count != traces &&
       !after_trace(self, matched->hash, compiled.get(), leaves.data(),
                    program.leaves)) {
     Py_DECREF(result);
@@ -276,7 +335,9 @@ PyObject* dispatcher_vectorcall(PyObject* object, PyObject* const* args,
   CallView call{
       self->fun_in_tree ? self->fun : nullptr, args, positional,
       kwnames != nullptr && PyTuple_GET_SIZE(kwnames) != 0 ? kwnames : nullptr,
-      self->keyword_order_matters};
+      self->keyword_order_matters,
+      // Whoever lends the arguments of a tuple does not let the place before them.
+      (nargsf & PY_VECTORCALL_ARGUMENTS_OFFSET) != 0};
   PyObject* eager = nullptr;
   PyObject* result = nullptr;
   try {
@@ -303,6 +364,52 @@ bool takes_any_keyword(PyObject* fun) {
   }
   auto* code = reinterpret_cast<PyCodeObject*>(PyFunction_GET_CODE(fun));
   return (code->co_flags & CO_VARKEYWORDS) != 0;
+}
+
+// The function whose code runs when `fun` is called, as far as that can be told without
+// running Python. Borrowed from `fun`, or nullptr.
+PyObject* function_of(PyObject* fun) {
+  static PyObject* const call = PyUnicode_InternFromString("__call__");
+  for (int step = 0; fun != nullptr && step < 100; ++step) {
+    if (PyFunction_Check(fun)) {
+      return fun;
+    }
+    if (PyMethod_Check(fun)) {
+      fun = PyMethod_GET_FUNCTION(fun);
+    } else if (Py_IS_TYPE(fun, partial_type)) {
+      Owned inner = Owned::steal(PyObject_GetAttrString(fun, "func"));
+      PyErr_Clear();
+      fun = inner.get();  // the partial holds it
+    } else {
+      // Not what an instance has by that name, which is not what a call runs.
+      PyObject* method = python::type_lookup(Py_TYPE(fun), call);
+      return method != nullptr && PyFunction_Check(method) ? method : nullptr;
+    }
+  }
+  return nullptr;
+}
+
+// Whether a call returns something that is to be awaited.
+bool is_async(PyObject* fun) {
+  PyObject* function = function_of(fun);
+  return function != nullptr &&
+         (reinterpret_cast<PyCodeObject*>(PyFunction_GET_CODE(function))->co_flags &
+          (CO_COROUTINE | CO_ITERABLE_COROUTINE | CO_ASYNC_GENERATOR)) != 0;
+}
+
+// The repr of an object, or what can be said of it if that raises.
+PyObject* safe_repr(PyObject* object) {
+  PyObject* text = PyObject_Repr(object);
+  if (text != nullptr || !clear_refusal()) {
+    return text;
+  }
+  Owned type = Owned::steal(PyObject_GetAttrString(
+      reinterpret_cast<PyObject*>(Py_TYPE(object)), "__qualname__"));
+  if (!type || !PyUnicode_Check(type.get())) {  // a metaclass may answer
+    PyErr_Clear();
+    type = Owned::steal(PyUnicode_FromString(Py_TYPE(object)->tp_name));
+  }
+  return type ? PyUnicode_FromFormat("<%U object at %p>", type.get(), object) : nullptr;
 }
 
 // What `functools.wraps` would take over of the function's own attributes. A callable
@@ -349,21 +456,32 @@ PyMemberDef result_members[] = {
 PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   PyObject* fun = nullptr;
   PyObject* options = nullptr;
-  Py_ssize_t maxsize = 0;
+  Bounds bounds{};
   if (kwargs != nullptr && PyDict_GET_SIZE(kwargs) != 0) {
     PyErr_SetString(PyExc_TypeError, "Dispatcher takes no keyword arguments");
     return nullptr;
   }
-  if (PyArg_ParseTuple(args, "OOn:Dispatcher", &fun, &options, &maxsize) == 0) {
+  if (PyArg_ParseTuple(args, "OOnn:Dispatcher", &fun, &options, &bounds.size,
+                       &bounds.bytes) == 0) {
     return nullptr;
   }
   if (PyCallable_Check(fun) == 0) {
     Owned name = Owned::steal(
         PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(fun)), "__name__"));
-    return !name ? nullptr
+    Owned text = Owned::steal(name ? safe_repr(fun) : nullptr);
+    return !text ? nullptr
                  : PyErr_Format(PyExc_TypeError,
-                                "autojit.jit needs a callable, got %R of type %S", fun,
-                                name.get());
+                                "autojit.jit needs a callable, got %U of type %S",
+                                text.get(), name.get());
+  }
+  if (is_async(fun)) {
+    Owned text = Owned::steal(safe_repr(fun));
+    return !text ? nullptr
+                 : PyErr_Format(PyExc_TypeError,
+                                "autojit.jit can't wrap %U, which is async: a trace "
+                                "awaits nothing. Wrap a function with the computation "
+                                "alone, and call it from the async one",
+                                text.get());
   }
   const TypePlan* plan = nullptr;
   try {
@@ -375,6 +493,18 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
     return nullptr;
   }
   bool fun_in_tree = plan->kind != Kind::Identity && plan->kind != Kind::Function;
+  Owned table;
+  try {
+    table = Owned::steal(
+        reinterpret_cast<PyObject*>(fun_in_tree && !PyMethod_Check(fun)
+                                        ? table_for_object(fun, options, bounds)
+                                        : table_for(table_key(fun), options, bounds)));
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
+  if (!table) {
+    return nullptr;
+  }
   Owned object = Owned::steal(type->tp_alloc(type, 0));
   if (!object) {
     return nullptr;
@@ -385,15 +515,8 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   self->options = Py_NewRef(options);
   self->fun_in_tree = fun_in_tree;
   self->keyword_order_matters = takes_any_keyword(fun);
-  try {
-    self->table = table_for(table_key(fun), options, static_cast<std::size_t>(maxsize));
-  } catch (const std::bad_alloc&) {
-    return PyErr_NoMemory();
-  }
-  if (self->table == nullptr || !copy_attributes(self)) {
-    return nullptr;
-  }
-  return object.release();
+  self->table = reinterpret_cast<Table*>(table.release());
+  return copy_attributes(self) ? object.release() : nullptr;
 }
 
 int dispatcher_traverse(PyObject* object, visitproc visit, void* arg) {
@@ -443,7 +566,8 @@ PyObject* dispatcher_repr(PyObject* object) {
   if (self->fun == nullptr) {
     return PyUnicode_FromString("<autojit.jit>");
   }
-  return PyUnicode_FromFormat("<autojit.jit of %R>", self->fun);
+  Owned text = Owned::steal(safe_repr(self->fun));
+  return text ? PyUnicode_FromFormat("<autojit.jit of %U>", text.get()) : nullptr;
 }
 
 PyObject* dispatcher_bind(PyObject* object, PyObject* instance, PyObject* /*owner*/) {
@@ -453,16 +577,20 @@ PyObject* dispatcher_bind(PyObject* object, PyObject* instance, PyObject* /*owne
 
 PyObject* dispatcher_cache_info(PyObject* object, PyObject* /*args*/) {
   Table* table = cast(object)->table;
-  Owned maxsize = table->maxsize == 0 ? Owned::borrow(Py_None)
-                                      : Owned::steal(PyLong_FromSize_t(table->maxsize));
-  if (!maxsize) {
+  auto bound = [](std::size_t value) {
+    return Owned::steal(value == 0 ? Py_NewRef(Py_None) : PyLong_FromSize_t(value));
+  };
+  Owned maxsize = bound(table->bounds.size);
+  Owned maxbytes = bound(table->bounds.bytes);
+  if (!maxsize || !maxbytes) {
     return nullptr;
   }
   return PyObject_CallFunction(
-      config.cache_info, "KKKnO", static_cast<unsigned long long>(table->hits),
+      config.cache_info, "KKKnOnO", static_cast<unsigned long long>(table->hits),
       static_cast<unsigned long long>(table->misses),
       static_cast<unsigned long long>(table->traces->count),
-      static_cast<Py_ssize_t>(table->by_hash->size()), maxsize.get());
+      static_cast<Py_ssize_t>(table->by_hash->size()), maxsize.get(),
+      static_cast<Py_ssize_t>(table->bytes), maxbytes.get());
 }
 
 PyObject* dispatcher_clear_cache(PyObject* object, PyObject* /*args*/) {
@@ -585,7 +713,8 @@ PyMethodDef dispatcher_methods[] = {
      "    A named tuple: `hits`, calls that an existing specialization served;\n"
      "    `misses`, calls that made a new one; `traces`, how often the function body\n"
      "    was traced; `currsize` and `maxsize`, the number of specializations and its\n"
-     "    bound, None if there is none.\n"},
+     "    bound, None if there is none; `currbytes` and `maxbytes`, the same for the\n"
+     "    bytes of their static parts.\n"},
     {"clear_cache", dispatcher_clear_cache, METH_NOARGS,
      "clear_cache($self, /)\n--\n\nDrop all specializations, those of "
      "other dispatchers of the function too,\nand set all counts to 0."},

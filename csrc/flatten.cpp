@@ -17,11 +17,11 @@ namespace autojit {
 
 namespace {
 
-// Whether a skeleton has an opaque object, and at which node.
-bool is_opaque_in(const Skeleton& skeleton, PyObject* object, std::size_t& node) {
+// Whether a skeleton hands an object through whole, and at which node.
+bool is_whole_in(const Skeleton& skeleton, PyObject* object, std::size_t& node) {
   const std::vector<Node>& nodes = skeleton.program.nodes;
   auto found = std::find_if(nodes.begin(), nodes.end(), [object](const Node& at) {
-    return at.op == Op::Opaque && at.object == object;
+    return is_handed_through(at) && at.object == object;
   });
   node = static_cast<std::size_t>(found - nodes.begin());
   return found != nodes.end();
@@ -30,11 +30,48 @@ bool is_opaque_in(const Skeleton& skeleton, PyObject* object, std::size_t& node)
 // The most that is looked at of what functions hold.
 constexpr std::size_t kMaxNodes = 1U << 16U;
 
+// How many nodes are written for tuples and the like that were met before. They are
+// values, so that it makes no difference whether equal ones are one object; but nested
+// ones could be met along more ways than there is memory.
+constexpr std::size_t kMostWrittenAgain = 1U << 16U;
+
+bool is_immutable(Kind kind) {
+  switch (kind) {
+    case Kind::Tuple:
+    case Kind::NamedTuple:
+    case Kind::FrozenSet:
+    case Kind::Slice:
+    case Kind::Method:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// Whether others than the call and ourselves have a reference to an object, of which so
+// many are known. Local variables of functions that are running don't count: no other
+// function can read them.
+bool others_hold(PyObject* object, Py_ssize_t known) {
+  auto ours = stateless_references().find(object);
+  if (ours != stateless_references().end()) {
+    known += static_cast<Py_ssize_t>(ours->second);
+  }
+  if (weak_references(object) != nullptr) {
+    return true;
+  }
+  Py_ssize_t others = Py_REFCNT(object) - known;
+  return others > 0 && others > python::local_references(object);
+}
+
 class Flattener {
  public:
   Flattener(PyObject* leaf_type, const char* root, Program& program,
-            std::vector<PyObject*>& leaves)
-      : leaf_type_(leaf_type), root_(root), program_(program), leaves_(leaves) {}
+            std::vector<PyObject*>& leaves, NodeObjects* reduced = nullptr)
+      : leaf_type_(leaf_type),
+        root_(root),
+        program_(program),
+        leaves_(leaves),
+        reduced_(reduced) {}
   Flattener(const Flattener&) = delete;
   Flattener& operator=(const Flattener&) = delete;
   ~Flattener() {
@@ -43,7 +80,9 @@ class Flattener {
     }
   }
 
-  bool object(PyObject* object) { return finish(node(object)); }
+  bool object(PyObject* object) {
+    return walk([&] { return node(object); });
+  }
   // `call` and the tuple `inputs` outlive the walk.
   bool result(PyObject* object, Skeleton* call, PyObject* inputs) {
     call_ = call;
@@ -65,16 +104,40 @@ class Flattener {
           inserted);
     }
     program_.inputs = call->program.nodes.size();
-    return finish(node(object));
+    return walk([&] { return node(object); });
   }
-  bool call(const CallView& call) { return finish(call_parts(call)); }
+  bool call(const CallView& call) {
+    return walk([&] { return call_parts(call); });
+  }
   // What functions hold, to be compared with the same of others.
-  bool closures(const std::vector<Owned>& functions);
+  bool closures(const Program& call) {
+    mode_ = Mode::Closures;
+    return walk([&] { return closure_parts(call); });
+  }
+  // What an object holds that is handed through whole, to be compared with what it
+  // holds later. `has_leaves` tells whether there are arrays.
+  bool content(PyObject* object, bool& has_leaves) {
+    mode_ = Mode::Content;
+    bool done = walk([&] { return node(object); });
+    has_leaves = has_leaves_;
+    return done;
+  }
 
  private:
+  // The caller's, and the one by which it is held meanwhile.
+  static constexpr Py_ssize_t kReferencesToRoot = 2;
+
+  // What is taken out: leaves, or nothing. Of what is there to be compared only, the
+  // arrays are constants.
+  enum class Mode : std::uint8_t { Leaves, Closures, Content };
+
   std::vector<Node>& nodes() { return program_.nodes; }
+  template <typename Walk>
+  bool walk(Walk walk);
+  void start_again();
   bool finish(bool done);
   bool call_parts(const CallView& call);
+  bool closure_parts(const Program& call);
 
   // Keeps `object` (an owned reference) until the walk is over.
   void keep(PyObject* object) { append_owned(held_, object); }
@@ -92,6 +155,8 @@ class Flattener {
   bool inner(PyObject* object, const TypePlan& plan);
   bool parts(std::size_t begin, std::size_t end);
   bool container(Op op, PyObject* owned, std::size_t begin);
+  bool immutable(PyObject* object, const TypePlan& plan);
+  bool immutable_parts(PyObject* object, const TypePlan& plan);
   bool tuple(PyObject* object);
   bool set(Op op, PyObject* object);
   void keep_pairs(PyObject* dict);
@@ -99,7 +164,18 @@ class Flattener {
   bool three(Op op, PyObject* object, const char* const* names);
   bool partial(PyObject* object);
   bool instance(PyObject* object, const TypePlan& plan);
+  std::vector<std::size_t> order_of_pairs(std::size_t begin, std::size_t end,
+                                          const TypePlan& plan) const;
   bool reduce(PyObject* object);
+  bool reduced(PyObject* object, Owned known);
+  bool user_object(PyObject* object, const TypePlan& plan);
+  bool apart(PyObject* object, const TypePlan& plan);
+  bool owner(PyObject* object, bool unfaithful);
+  bool stateless(PyObject* object);
+  Py_ssize_t known_references(std::size_t depth) const;
+  bool is_in_the_call_alone(std::size_t count) const;
+  void find_lone_bare();
+  bool forwarded_whole(PyObject* object, bool has_state);
   bool function(PyObject* object);
   bool closure(PyObject* object);
   bool cell(PyObject* object);
@@ -114,16 +190,39 @@ class Flattener {
   const char* root_;
   Program& program_;
   std::vector<PyObject*>& leaves_;
+  NodeObjects* reduced_;
   // Owned: the parts of all containers met.
   std::vector<PyObject*> held_;
-  PointerMap met_;            // shared objects -> their node
+  Mode mode_ = Mode::Leaves;
+  bool has_leaves_ = false;
+  // Among closures: nobody but the call holds the function that is looked into.
+  bool lone_function_ = false;
+  PointerMap met_;  // shared objects -> their node
+  // Immutable objects -> their place in `immutables_`, where their node stands and how
+  // many there are, 0 while they are being written.
+  PointerMap met_immutable_;
+  std::vector<std::pair<std::size_t, std::size_t>> immutables_;
+  std::size_t written_again_ = 0;
+  bool shares_immutables_ = false;
+  // An instance without state: the references to it that are the call's or of this
+  // walk, and whether it is in nothing that others hold.
+  struct Bare {
+    std::size_t node;
+    Py_ssize_t references;
+    bool alone;
+  };
+  PointerMap met_bare_;  // -> its place in `bare_`
+  std::vector<Bare> bare_;
+  // The objects that this one is in, and itself, borrowed, and how many references to
+  // the first of them are those of the call.
+  std::vector<PyObject*> ancestors_;
+  Py_ssize_t references_to_root_ = kReferencesToRoot;
   PointerMap inputs_;         // of a result: what may be forwarded -> its number
   PointerMap functions_;      // -> their number
   Skeleton* call_ = nullptr;  // of a result
   PointerMap consumed_;       // lazy iterators -> their place in `over_results_`
   std::vector<PyObject*> over_results_;
   PointerMap input_functions_;
-  bool among_closures_ = false;
   std::size_t bytes_ = 0;
   // What the functions read from their modules: dict and name, borrowed.
   std::vector<std::pair<PyObject*, PyObject*>> globals_;
@@ -131,6 +230,7 @@ class Flattener {
   std::set<PyObject*> homes_;  // the modules of the functions that go by value
   PointerMap read_;            // functions whose names are noted, and what they hold
   std::size_t read_count_ = 0;
+  python::Signals signals_;
   // Among closures: the nodes of the objects that could be shared, and the objects.
   std::vector<std::pair<std::size_t, PyObject*>> shareable_;
   std::size_t impure_ = 0;
@@ -153,19 +253,67 @@ std::size_t Flattener::emit(Op op, std::size_t size, PyObject* owned,
   return nodes().size() - 1;
 }
 
+// Writes the program. With immutable objects that are met along too many ways it is
+// begun again, and they are told apart like other objects.
+template <typename Walk>
+bool Flattener::walk(Walk walk) {
+  bool done = walk();
+  if (!done && shares_immutables_) {  // not for an exception
+    start_again();
+    done = walk();
+  }
+  if (done) {
+    find_lone_bare();
+  }
+  return finish(done);
+}
+
+// What lazy iterators gave stays.
+void Flattener::start_again() {
+  std::vector<PyObject*> old_leaves;
+  old_leaves.swap(leaves_);
+  if (reduced_ != nullptr) {
+    reduced_->clear();
+  }
+  Program old;
+  old.swap(program_);
+  program_.inputs = old.inputs;
+  program_.withheld.swap(old.withheld);
+  met_ = PointerMap();
+  met_immutable_ = PointerMap();
+  functions_ = PointerMap();
+  read_ = PointerMap();
+  met_bare_ = PointerMap();
+  immutables_.clear();
+  bare_.clear();
+  ancestors_.clear();
+  globals_.clear();
+  globals_seen_.clear();
+  homes_.clear();
+  shareable_.clear();
+  impure_ = written_again_ = bytes_ = read_count_ = 0;
+  references_to_root_ = kReferencesToRoot;
+  depth_ = 0;
+  for (PyObject* leaf : old_leaves) {
+    Py_DECREF(leaf);  // may run Python, as `old` that goes does
+  }
+}
+
 // The end of the walk. A RecursionError, wherever it arose, is told where that was.
 bool Flattener::finish(bool done) {
   program_.leaves = static_cast<std::uint32_t>(leaves_.size());
   if (done || PyErr_ExceptionMatches(PyExc_RecursionError) == 0) {
     return done;
   }
-  PyErr_Clear();
-  Owned where = Owned::steal(path(program_, root_, nodes().size()));
+  Owned text = Owned::steal(python::take_text_of_error());
+  const char* utf8 = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
+  Owned where =
+      Owned::steal(utf8 != nullptr ? path(program_, root_, nodes().size()) : nullptr);
   if (where) {
     PyErr_Format(PyExc_RecursionError,
-                 "the objects are nested too deeply to be taken apart, at %U; flatten "
-                 "the structure, or raise sys.setrecursionlimit()",
-                 where.get());
+                 "the objects are nested too deeply to be taken apart, at %U (%s); "
+                 "flatten the structure%s",
+                 where.get(), utf8, python::remedy(utf8));
   }
   return false;
 }
@@ -179,7 +327,7 @@ bool Flattener::shared(PyObject* object, bool& seen) {
   seen = !inserted;
   impure();
   if (inserted) {
-    if (among_closures_) {
+    if (mode_ == Mode::Closures) {
       shareable_.emplace_back(nodes().size(), object);
     }
     return true;
@@ -211,8 +359,11 @@ bool Flattener::function(PyObject* object) {
     }
     return constant(Op::Identity, object);
   }
-  if (among_closures_) {
+  if (mode_ == Mode::Closures) {
     return closure(object);
+  }
+  if (mode_ == Mode::Content) {
+    return constant(Op::Identity, object);
   }
   impure();
   if (const std::uint32_t* input = input_functions_.find(object); input != nullptr) {
@@ -223,10 +374,16 @@ bool Flattener::function(PyObject* object) {
   std::uint32_t number = functions_.get_or_insert(
       object, static_cast<std::uint32_t>(program_.functions.size()), inserted);
   bool bare = is_bare_function(object);
+  Py_ssize_t known = ancestors_.empty() ? references_to_root_ : 2;
+  bool alone = is_in_the_call_alone(ancestors_.size()) && inserted &&
+               !others_hold(object, known);
   if (inserted) {
+    program_.lone_functions.push_back(alone);
     program_.functions.push_back(Owned::borrow(object));
     program_.codes.push_back(Owned::borrow(PyFunction_GET_CODE(object)));
     program_.has_closures = program_.has_closures || !bare;
+  } else {
+    program_.lone_functions[number] = false;
   }
   emit(Op::Function, number, Py_NewRef(object), bare ? 0 : 1);
   return true;
@@ -280,7 +437,8 @@ void find_parts(PyObject* object, std::vector<PyObject*>& parts) {
 // Notes the names in the code of a function and of those inside it, and in that of the
 // functions of the same module that it holds.
 bool Flattener::read_globals(PyObject* function) {
-  std::vector<PyObject*> objects{function};  // kept in `held_`
+  // Each is held once by `held_` as soon as it is looked at; until then by another.
+  std::vector<PyObject*> objects{function};
   PyObject* globals = PyFunction_GET_GLOBALS(function);
   while (!objects.empty()) {
     PyObject* at = objects.back();
@@ -294,25 +452,21 @@ bool Flattener::read_globals(PyObject* function) {
     if (!is_new) {
       continue;
     }
+    keep(Py_NewRef(at));
     if (++read_count_ > kMaxNodes) {
       PyErr_SetString(PyExc_OverflowError, "a function that holds too much");
       return false;
     }
-    std::size_t begin = objects.size();
     if (Py_IS_TYPE(at, partial_type)) {
       for (const char* name : {"func", "args", "keywords"}) {
-        PyObject* part = PyObject_GetAttrString(at, name);
-        if (part == nullptr) {
+        Owned part = Owned::steal(PyObject_GetAttrString(at, name));
+        if (!part) {
           return false;
         }
-        keep(part);
-        objects.push_back(part);
+        objects.push_back(part.get());  // the partial's
       }
     } else {
       find_parts(at, objects);
-      for (std::size_t i = begin; i < objects.size(); ++i) {
-        keep(Py_XNewRef(objects[i]));
-      }
     }
     if (!PyFunction_Check(at)) {
       continue;
@@ -368,6 +522,12 @@ bool Flattener::closure(PyObject* object) {
   if (seen) {
     return true;
   }
+  // Those of the call are known; one inside of another has one holder.
+  bool alone = lone_function_;
+  if (!ancestors_.empty()) {
+    Py_ssize_t known = 2 + (read_.find(object) != nullptr ? 1 : 0);
+    alone = is_in_the_call_alone(ancestors_.size()) && !others_hold(object, known);
+  }
   // Held: looking at its parts may run Python, which may change it.
   auto* function = reinterpret_cast<PyFunctionObject*>(object);
   if (!read_globals(object)) {
@@ -406,6 +566,8 @@ bool Flattener::closure(PyObject* object) {
   if (!level.entered()) {
     return false;
   }
+  bool outer = lone_function_;
+  lone_function_ = alone;
   for (std::size_t i = constants_end; i < end; ++i) {
     if (held_[i] == nullptr) {
       emit(Op::Unset, 0, nullptr);
@@ -413,6 +575,7 @@ bool Flattener::closure(PyObject* object) {
       return false;
     }
   }
+  lone_function_ = outer;
   nodes()[extent].size = static_cast<std::uint32_t>(nodes().size() - extent - 1);
   return true;
 }
@@ -433,17 +596,21 @@ bool Flattener::cell(PyObject* object) {
   }
   keep(content);
   emit(Op::List, 1, nullptr);
-  return node(content);
+  ancestors_.push_back(object);
+  bool done = node(content);
+  ancestors_.pop_back();
+  return done;
 }
 
-bool Flattener::closures(const std::vector<Owned>& functions) {
-  among_closures_ = true;
-  for (const Owned& function : functions) {
-    if (!node(function.get())) {
+bool Flattener::closure_parts(const Program& call) {
+  for (std::size_t i = 0; i < call.functions.size(); ++i) {
+    lone_function_ = call.lone_functions[i];
+    if (!node(call.functions[i].get())) {
       return false;
     }
   }
   std::size_t next = 0;
+  references_to_root_ = 0;          // others can read it by its name
   while (next < globals_.size()) {  // it grows
     auto [globals, name] = globals_[next++];
     if (!global(globals, name)) {
@@ -458,12 +625,16 @@ bool Flattener::closures(const std::vector<Owned>& functions) {
   program_.originals.resize(program_.slots + 1);
   for (auto [index, object] : shareable_) {
     program_.originals[nodes()[index].extra] = Owned::borrow(object);
+    if (nodes()[index].op == Op::Stateless) {
+      ++stateless_references()[object];
+    }
   }
   return true;
 }
 
 bool Flattener::leaf(PyObject* object) {
-  if (among_closures_) {
+  if (mode_ != Mode::Leaves) {
+    has_leaves_ = true;
     return constant(Op::Identity, object);
   }
   impure();
@@ -477,10 +648,10 @@ bool Flattener::leaf(PyObject* object) {
   return true;
 }
 
-// Whether a skeleton, or what its functions hold, has an opaque object.
+// Whether a skeleton, or what its functions hold, hands an object through whole.
 bool hands_through(Skeleton* skeleton, PyObject* object) {
   std::size_t node = 0;
-  if (is_opaque_in(*skeleton, object, node)) {
+  if (is_whole_in(*skeleton, object, node)) {
     return true;
   }
   PyObject* closures = skeleton->closures;
@@ -523,7 +694,10 @@ bool Flattener::node(PyObject* object) {
       return false;
     }
   }
-  if (among_closures_ && too_much(object)) {
+  if (mode_ == Mode::Closures && too_much(object)) {
+    return false;
+  }
+  if (!signals_.look()) {
     return false;
   }
   const TypePlan* plan = plan_for(object);
@@ -573,7 +747,9 @@ bool Flattener::node(PyObject* object) {
     return false;
   }
   program_.depth = std::max(program_.depth, ++depth_);
+  ancestors_.push_back(object);
   bool done = inner(object, *plan);
+  ancestors_.pop_back();
   --depth_;
   return done;
 }
@@ -597,10 +773,50 @@ bool Flattener::container(Op op, PyObject* owned, std::size_t begin) {
 // A node whose parts turned out to be constants can be compared and rebuilt as one.
 void Flattener::pure(std::size_t index, std::size_t impure_before, PyObject* object) {
   std::size_t size = nodes().size() - index;
-  if (impure_ == impure_before && size <= kMaxExtra) {
+  if (impure_ == impure_before && size <= kMaxExtra && !shares_immutables_) {
     nodes()[index].object = Py_NewRef(object);
     nodes()[index].extra = static_cast<std::uint32_t>(size) & kMaxExtra;
   }
+}
+
+// A value that may have been met before. While it is being written, it can be met in
+// what it holds that can be changed, and is then written once more.
+bool Flattener::immutable(PyObject* object, const TypePlan& plan) {
+  // No one but its holder and `held_` refers to it, so that it is met once.
+  if (Py_REFCNT(object) <= 2) {
+    return immutable_parts(object, plan);
+  }
+  bool inserted = false;
+  std::uint32_t place = met_immutable_.get_or_insert(
+      object, static_cast<std::uint32_t>(immutables_.size()), inserted);
+  std::size_t index = nodes().size();
+  if (inserted) {
+    immutables_.emplace_back(index, 0);
+  } else if (shares_immutables_) {
+    auto [first, size] = immutables_[place];
+    if (size != 0) {
+      impure();
+      if (nodes()[first].extra == 0 && !give_slot(first)) {
+        return false;
+      }
+      emit(Op::Ref, nodes()[first].extra, nullptr);
+      return true;
+    }
+  }
+  if (!immutable_parts(object, plan)) {
+    return false;
+  }
+  std::size_t size = nodes().size() - index;
+  if (inserted || shares_immutables_) {
+    immutables_[place] = {index, size};  // an inner one is done first
+    return true;
+  }
+  written_again_ += size;
+  if (written_again_ > kMostWrittenAgain && !shares_immutables_) {
+    shares_immutables_ = true;
+    return false;  // to begin again
+  }
+  return true;
 }
 
 bool Flattener::tuple(PyObject* object) {
@@ -747,11 +963,11 @@ bool Ordering::inside(PyObject* object, const TypePlan& plan, int levels,
       }
       break;
     case Kind::Instance: {
+      ordered = plan.fields.empty();
       PyObject* dict = plan.has_dict ? python::instance_dict(object) : nullptr;
       list = Owned::steal(dict != nullptr ? PyDict_Items(dict) : PyList_New(0));
       for (const TypePlan::Slot& slot : plan.slots) {
-        PyObject* value = *reinterpret_cast<PyObject**>(
-            reinterpret_cast<char*>(object) + slot.offset);
+        PyObject* value = slot.value(object);
         if (list && value != nullptr && PyList_Append(list.get(), value) < 0) {
           return false;
         }
@@ -846,7 +1062,8 @@ bool Flattener::set(Op op, PyObject* object) {
   for (std::size_t i = 0; i < size && size > 1; ++i) {
     constexpr int kLevels = 6;
     Ordering ordering(leaf_type_);
-    if (!ordering.of(PyList_GET_ITEM(elements, static_cast<Py_ssize_t>(i)), kLevels,
+    if (PyErr_CheckSignals() < 0 ||
+        !ordering.of(PyList_GET_ITEM(elements, static_cast<Py_ssize_t>(i)), kLevels,
                      order[i].first)) {
       return false;
     }
@@ -859,14 +1076,14 @@ bool Flattener::set(Op op, PyObject* object) {
 
   std::size_t impure_before = impure_;
   std::size_t index = emit(op, size, nullptr);
-  std::size_t first_entry = program_.set_entries.size();
-  program_.set_entries.resize(first_entry + size);
+  std::size_t first_entry = program_.part_entries.size();
+  program_.part_entries.resize(first_entry + size);
   std::size_t extent = emit(Op::Extent, 0, nullptr);
   nodes()[extent].number = first_entry;
   std::size_t first_node = nodes().size();
   std::size_t first_leaf = leaves_.size();
   for (std::size_t i : sorted) {
-    program_.set_entries[first_entry + i] = {
+    program_.part_entries[first_entry + i] = {
         static_cast<std::uint32_t>(nodes().size() - first_node),
         static_cast<std::uint32_t>(leaves_.size() - first_leaf)};
     if (!node(PyList_GET_ITEM(elements, static_cast<Py_ssize_t>(i)))) {
@@ -924,6 +1141,37 @@ bool Flattener::partial(PyObject* object) {
   return parts(begin, held_.size());
 }
 
+// The places of the pairs in `held_[begin:end]` in the order of the class: first what
+// it declares, then the rest as it stands. Nothing if they stand so.
+std::vector<std::size_t> Flattener::order_of_pairs(std::size_t begin, std::size_t end,
+                                                   const TypePlan& plan) const {
+  const std::vector<PyObject*>& fields = plan.fields;
+  std::vector<std::size_t> ranks;
+  std::size_t next = 0;  // most stand as they are declared
+  for (std::size_t i = begin; i < end; i += 2) {
+    PyObject* name = held_[i];
+    if (next == fields.size() || fields[next] != name) {
+      auto found = std::find(fields.begin(), fields.end(), name);
+      if (found == fields.end() && PyUnicode_CheckExact(name)) {  // not interned
+        found = std::find_if(fields.begin(), fields.end(), [name](PyObject* field) {
+          return same_constant(Op::Str, field, name);
+        });
+      }
+      next = static_cast<std::size_t>(found - fields.begin());
+    }
+    ranks.push_back(next);
+    next += next < fields.size() ? 1U : 0U;
+  }
+  std::vector<std::size_t> order;
+  if (!std::is_sorted(ranks.begin(), ranks.end())) {
+    order.resize(ranks.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return ranks[a] < ranks[b]; });
+  }
+  return order;
+}
+
 bool Flattener::instance(PyObject* object, const TypePlan& plan) {
   program_.allocates = true;
   // Held from now on: making the dict may run Python, which may change the class.
@@ -942,27 +1190,135 @@ bool Flattener::instance(PyObject* object, const TypePlan& plan) {
   }
   std::size_t end_of_dict = held_.size();
   for (const TypePlan::Slot& slot : plan.slots) {
-    PyObject* value =
-        *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + slot.offset);
-    keep(Py_XNewRef(value));
+    keep(Py_XNewRef(slot.value(object)));
   }
   std::size_t end = held_.size();
-  nodes()[index].size = static_cast<std::uint32_t>((end_of_dict - begin) / 2);
-  for (std::size_t i = begin; i < end; ++i) {
+  std::size_t count = (end_of_dict - begin) / 2;
+  nodes()[index].size = static_cast<std::uint32_t>(count);
+  std::vector<std::size_t> order;
+  bool has_fields = !plan.fields.empty();
+  std::size_t first_entry = program_.part_entries.size();
+  if (has_fields) {
+    order = order_of_pairs(begin, end_of_dict, plan);
+    program_.part_entries.resize(first_entry + order.size());
+    std::size_t extent = emit(Op::Extent, 0, nullptr);
+    nodes()[extent].number = order.empty() ? kInOrder : first_entry;
+  }
+  std::size_t first_node = nodes().size();
+  std::size_t first_leaf = leaves_.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    std::size_t pair = order.empty() ? i : order[i];
+    if (!order.empty()) {
+      program_.part_entries[first_entry + pair] = {
+          static_cast<std::uint32_t>(nodes().size() - first_node),
+          static_cast<std::uint32_t>(leaves_.size() - first_leaf)};
+    }
+    std::size_t key = begin + 2 * pair;
+    if (!node(held_[key]) || !node(held_[key + 1])) {
+      return false;
+    }
+  }
+  for (std::size_t i = end_of_dict; i < end; ++i) {
     if (held_[i] == nullptr) {
       emit(Op::Unset, 0, nullptr);
     } else if (!node(held_[i])) {
       return false;
     }
   }
+  if (has_fields) {
+    nodes()[first_node - 1].size =
+        static_cast<std::uint32_t>(nodes().size() - first_node);
+  }
   return true;
 }
 
-bool Flattener::reduce(PyObject* object) {
-  if (std::size_t node = 0; call_ != nullptr && is_opaque_in(*call_, object, node)) {
-    impure();
-    emit(Op::Forward, node, nullptr, kOpaque);
+// Whether a result is what the call handed through whole: then it is written. To an
+// instance without state the function may have given some.
+bool Flattener::forwarded_whole(PyObject* object, bool has_state) {
+  std::size_t node = 0;
+  if (call_ == nullptr || !is_whole_in(*call_, object, node) ||
+      (has_state && call_->program.nodes[node].op == Op::Stateless)) {
+    return false;
+  }
+  impure();
+  emit(Op::Forward, node, nullptr, kWhole);
+  return true;
+}
+
+// How many references to one of the ancestors are known: its holder's, that of `held_`,
+// and one more if functions were looked through for it.
+Py_ssize_t Flattener::known_references(std::size_t depth) const {
+  return (depth == 0 ? references_to_root_ : 2) +
+         (read_.find(ancestors_[depth]) != nullptr ? 1 : 0);
+}
+
+// Whether nobody but the call holds any of the first ancestors.
+bool Flattener::is_in_the_call_alone(std::size_t count) const {
+  for (std::size_t i = 0; i < count; ++i) {
+    PyObject* dict = python::instance_dict(ancestors_[i]);
+    if (others_hold(ancestors_[i], known_references(i)) ||
+        (dict != nullptr && Py_REFCNT(dict) > 1)) {
+      return false;
+    }
+  }
+  return mode_ == Mode::Leaves || (mode_ == Mode::Closures && lone_function_);
+}
+
+// An instance without state may be there to be told by `is`: it is handed through.
+bool Flattener::stateless(PyObject* object) {
+  if (forwarded_whole(object, false)) {
     return true;
+  }
+  bool inserted = false;
+  std::uint32_t place = met_bare_.get_or_insert(
+      object, static_cast<std::uint32_t>(bare_.size()), inserted);
+  if (inserted) {
+    bare_.push_back({nodes().size(), 0, true});
+  }
+  Py_ssize_t known = known_references(ancestors_.size() - 1);
+  // It is looked through once.
+  bare_[place].references += inserted ? known : std::min<Py_ssize_t>(known, 2);
+  bare_[place].alone =
+      bare_[place].alone && is_in_the_call_alone(ancestors_.size() - 1);
+  bool seen = false;
+  if (!shared(object, seen)) {
+    return false;
+  }
+  if (!seen) {
+    emit(Op::Stateless, 0, Py_NewRef(object));
+    ++stateless_references()[object];
+  }
+  return true;
+}
+
+// Nobody could tell one that the call alone holds from another of its class, nor one
+// that the function has made for its result.
+void Flattener::find_lone_bare() {
+  for (const Bare& bare : bare_) {
+    Node& node = nodes()[bare.node];
+    if (bare.alone && !others_hold(node.object, bare.references)) {
+      node.size = 1;
+    }
+  }
+}
+
+// An object that cannot be copied without harm is handed through whole. In a result it
+// is taken apart if there are arrays in it, which have to be carried out.
+bool Flattener::owner(PyObject* object, bool unfaithful) {
+  if (forwarded_whole(object, true)) {
+    return true;
+  }
+  Owned content;
+  if (met_.find(object) == nullptr) {
+    bool has_leaves = false;
+    content = Owned::steal(content_now(object, has_leaves));
+    if (!content) {
+      return false;
+    }
+    if (call_ != nullptr && has_leaves && !unfaithful) {
+      const TypePlan* now = plan_for(object);
+      return now != nullptr && apart(object, *now);
+    }
   }
   bool seen = false;
   if (!shared(object, seen)) {
@@ -971,7 +1327,81 @@ bool Flattener::reduce(PyObject* object) {
   if (seen) {
     return true;
   }
-  PyObject* reduction = autojit::reduce(object);
+  if (call_ != nullptr) {
+    return constant(Op::Opaque, object);
+  }
+  program_.reduces = true;
+  std::size_t number = program_.contents.size();
+  program_.contents.push_back(std::move(content));
+  emit(Op::Owner, number, Py_NewRef(object));
+  return true;
+}
+
+// An instance of a class that is none of the known ones.
+bool Flattener::user_object(PyObject* object, const TypePlan& plan) {
+  if (plan.kind == Kind::Instance && is_stateless(plan, object)) {
+    return stateless(object);
+  }
+  if (mode_ != Mode::Content &&
+      (is_unfaithful(plan, object) || owns_resource(plan, object))) {
+    return owner(object, is_unfaithful(plan, object));
+  }
+  return apart(object, plan);
+}
+
+bool Flattener::apart(PyObject* object, const TypePlan& plan) {
+  if (plan.kind == Kind::Reduce) {
+    return reduce(object);
+  }
+  bool seen = false;
+  return shared(object, seen) && (seen || instance(object, plan));
+}
+
+// Whether a reduction says no more than what class an instance is of.
+bool has_class_only(PyObject* reduction, PyTypeObject* type) {
+  for (std::uint32_t part = 2; part < 6; ++part) {
+    if (reduction_part(reduction, part) != Py_None) {
+      return false;
+    }
+  }
+  auto* of = reinterpret_cast<PyObject*>(type);
+  PyObject* args = reduction_part(reduction, 1);
+  return PyTuple_GET_SIZE(args) == 0
+             ? reduction_part(reduction, 0) == of
+             : PyTuple_GET_SIZE(args) == 1 && PyTuple_GET_ITEM(args, 0) == of;
+}
+
+bool Flattener::reduce(PyObject* object) {
+  // It makes no difference, and would keep what its frames hold.
+  auto* type = reinterpret_cast<PyObject*>(Py_TYPE(object));
+  if (mode_ != Mode::Leaves && type == config.traceback_type) {
+    impure();  // a tuple that it is in is not kept either
+    return constant(Op::Identity, type);
+  }
+  if (forwarded_whole(object, true)) {
+    return true;
+  }
+  Owned reduction;
+  auto write = [&] {
+    bool seen = false;
+    return shared(object, seen) && (seen || reduced(object, std::move(reduction)));
+  };
+  const TypePlan* plan = find_plan(Py_TYPE(object));
+  if (plan == nullptr || !plan->shows_state || !is_stateless(*plan, object)) {
+    return write();
+  }
+  reduction = Owned::steal(autojit::reduce(object));
+  if (!reduction) {
+    return false;
+  }
+  return reduction.get() != Py_None && has_class_only(reduction.get(), Py_TYPE(object))
+             ? stateless(object)
+             : write();
+}
+
+// An object by its reduction, if that is known already.
+bool Flattener::reduced(PyObject* object, Owned known) {
+  PyObject* reduction = known ? known.release() : autojit::reduce(object);
   if (reduction == nullptr) {
     return false;
   }
@@ -980,14 +1410,34 @@ bool Flattener::reduce(PyObject* object) {
     return constant(Op::Opaque, object);
   }
   program_.reduces = true;
+  if (reduced_ != nullptr) {
+    reduced_->emplace_back(nodes().size(), Owned::borrow(object));
+  }
   std::uint32_t present = 0;
   for (std::uint32_t part = 0; part < 4; ++part) {
     if (reduction_part(reduction, part + 2) != Py_None) {
       present |= 1U << part;
     }
   }
+  Owned plain = Owned::steal(plain_attributes(object));
+  bool has_leaves = false;
+  Owned content = Owned::steal(plain && plain.get() != Py_None
+                                   ? content_now(plain.get(), has_leaves)
+                                   : Py_XNewRef(plain.get()));
+  if (!content) {
+    return false;
+  }
+  std::size_t number = 0;
+  if (content.get() != Py_None) {
+    program_.contents.push_back(std::move(content));
+    number = program_.contents.size();
+    if (number > kMaxExtra) {
+      PyErr_SetString(PyExc_OverflowError, "too many reduced objects in one call tree");
+      return false;
+    }
+  }
   emit(Op::Reduce, present, Py_NewRef(reinterpret_cast<PyObject*>(Py_TYPE(object))));
-  std::size_t extent = emit(Op::Extent, 0, nullptr);
+  std::size_t extent = emit(Op::Extent, 0, nullptr, static_cast<std::uint32_t>(number));
   std::size_t first_leaf = leaves_.size();
   for (std::uint32_t part = 0; part < 6; ++part) {
     if ((part < 2 || (present & (1U << (part - 2))) != 0) &&
@@ -1000,8 +1450,8 @@ bool Flattener::reduce(PyObject* object) {
   return true;
 }
 
-bool Flattener::inner(PyObject* object, const TypePlan& plan) {
-  static const char* const range_parts[] = {"start", "stop", "step"};
+bool Flattener::immutable_parts(PyObject* object, const TypePlan& plan) {
+  static const char* const slice_parts[] = {"start", "stop", "step"};
   std::size_t begin = 0;
   switch (plan.kind) {
     case Kind::Tuple:
@@ -1014,21 +1464,32 @@ bool Flattener::inner(PyObject* object, const TypePlan& plan) {
     }
     case Kind::FrozenSet:
       return set(Op::FrozenSet, object);
-    case Kind::Range:
-      return three(Op::Range, object, range_parts);
     case Kind::Slice:
-      return three(Op::Slice, object, range_parts);
-    case Kind::Method:
+      return three(Op::Slice, object, slice_parts);
+    default:
       begin = held_.size();
       keep(Py_NewRef(PyMethod_GET_FUNCTION(object)));
       keep(Py_NewRef(PyMethod_GET_SELF(object)));
       return container(Op::Method, nullptr, begin);
+  }
+}
+
+bool Flattener::inner(PyObject* object, const TypePlan& plan) {
+  static const char* const range_parts[] = {"start", "stop", "step"};
+  if (is_immutable(plan.kind)) {
+    return immutable(object, plan);
+  }
+  std::size_t begin = 0;
+  switch (plan.kind) {
+    case Kind::Range:
+      return three(Op::Range, object, range_parts);
     case Kind::NumpyDtype: {
       PyObject* singleton = numpy_dtype_singleton(object);
       return singleton != nullptr ? constant(Op::Identity, singleton) : reduce(object);
     }
+    case Kind::Instance:
     case Kind::Reduce:
-      return reduce(object);
+      return user_object(object, plan);
     default:
       break;
   }
@@ -1073,10 +1534,8 @@ bool Flattener::inner(PyObject* object, const TypePlan& plan) {
       emit(Op::NumpyArray, 0, copy);
       return true;
     }
-    case Kind::Partial:
-      return partial(object);
     default:
-      return instance(object, plan);
+      return partial(object);
   }
 }
 
@@ -1112,9 +1571,12 @@ bool Flattener::call_parts(const CallView& call) {
     program_.call_kwnames = Owned::borrow(call.kwnames);
   }
   emit(Op::Call, call.positional, kwnames, call.callable != nullptr ? 1 : 0);
+  references_to_root_ = 1;  // the dispatcher's
   if (call.callable != nullptr && !node(call.callable)) {
     return false;
   }
+  // A tuple that others know may have them in place of the caller's stack.
+  references_to_root_ = call.on_stack ? kReferencesToRoot : 0;
   for (std::uint32_t i = 0; i < call.positional; ++i) {
     if (!node(call.args[i])) {
       return false;
@@ -1136,8 +1598,10 @@ bool flatten(PyObject* object, PyObject* leaf_type, const char* root, Program& p
 }
 
 bool flatten_result(PyObject* object, Skeleton* call, PyObject* inputs,
-                    Program& program, std::vector<PyObject*>& leaves) {
-  return Flattener(nullptr, "result", program, leaves).result(object, call, inputs);
+                    Program& program, std::vector<PyObject*>& leaves,
+                    NodeObjects& reduced) {
+  return Flattener(nullptr, "result", program, leaves, &reduced)
+      .result(object, call, inputs);
 }
 
 void CallView::hold() {
@@ -1161,9 +1625,88 @@ void CallView::hold() {
   held = count;
 }
 
-bool flatten_call(CallView& call, Program& program, std::vector<PyObject*>& leaves) {
+bool flatten_call(CallView& call, Program& program, std::vector<PyObject*>& leaves,
+                  NodeObjects& reduced) {
   call.hold();
-  return Flattener(nullptr, "", program, leaves).call(call);
+  return Flattener(nullptr, "", program, leaves, &reduced).call(call);
+}
+
+namespace {
+
+// Whether a value is data through and through. Looks at so many objects.
+bool is_plain_data(PyObject* value, int& budget) {
+  if (value == Py_None || PyBool_Check(value)) {
+    return true;
+  }
+  if (--budget < 0) {
+    return false;
+  }
+  PyTypeObject* type = Py_TYPE(value);
+  if (type == &PyTuple_Type || type == &PyList_Type) {
+    PyObject* const* items = PySequence_Fast_ITEMS(value);
+    return std::all_of(items, items + PySequence_Fast_GET_SIZE(value),
+                       [&](PyObject* item) { return is_plain_data(item, budget); });
+  }
+  if (type == &PyDict_Type) {
+    Py_ssize_t position = 0;
+    PyObject* key = nullptr;
+    PyObject* item = nullptr;
+    while (PyDict_Next(value, &position, &key, &item) != 0) {
+      if (!is_plain_data(key, budget) || !is_plain_data(item, budget)) {
+        return false;
+      }
+    }
+    return true;
+  }
+  return type == &PyUnicode_Type || type == &PyLong_Type || type == &PyFloat_Type ||
+         type == &PyComplex_Type || type == &PyBytes_Type;
+}
+
+}  // namespace
+
+PyObject* plain_attributes(PyObject* object) {
+  const TypePlan* plan = find_plan(Py_TYPE(object));
+  if (plan == nullptr || !plan->may_omit) {
+    return Py_NewRef(Py_None);
+  }
+  Owned plain;
+  auto add = [&plain](PyObject* name, PyObject* value) {
+    constexpr int kMostObjects = 1000;
+    int budget = kMostObjects;
+    // Keys of other types could run Python, which could change the dict.
+    if (value == nullptr || !PyUnicode_CheckExact(name) ||
+        !is_plain_data(value, budget)) {
+      return true;
+    }
+    if (!plain) {
+      plain = Owned::steal(PyDict_New());
+    }
+    return plain && PyDict_SetItem(plain.get(), name, value) == 0;
+  };
+  PyObject* dict = plan->has_dict ? python::instance_dict(object) : nullptr;
+  Py_ssize_t position = 0;
+  PyObject* name = nullptr;
+  PyObject* value = nullptr;
+  while (dict != nullptr && PyDict_Next(dict, &position, &name, &value) != 0) {
+    if (!add(name, value)) {
+      return nullptr;
+    }
+  }
+  for (const TypePlan::Slot& slot : plan->slots) {
+    if (!add(slot.name, slot.value(object))) {
+      return nullptr;
+    }
+  }
+  return plain ? plain.release() : Py_NewRef(Py_None);
+}
+
+PyObject* content_now(PyObject* object, bool& has_leaves) {
+  Owned holder = Owned::borrow(object);
+  Program program;
+  std::vector<PyObject*> no_leaves;
+  return Flattener(nullptr, "obj", program, no_leaves).content(object, has_leaves)
+             ? reinterpret_cast<PyObject*>(new_skeleton(std::move(program), "obj"))
+             : nullptr;
 }
 
 PyObject* closures_now(Skeleton* skeleton) {
@@ -1172,10 +1715,13 @@ PyObject* closures_now(Skeleton* skeleton) {
   std::vector<PyObject*> no_leaves;
   try {
     if (Flattener(nullptr, "function", program, no_leaves)
-            .closures(skeleton->program.functions)) {
+            .closures(skeleton->program)) {
       for (const Node& node : skeleton->program.nodes) {
-        if (node.op == Op::Opaque) {
+        if (is_handed_through(node)) {
           program.call_opaque.push_back(Owned::borrow(node.object));
+        }
+        if (node.op == Op::Stateless) {
+          ++stateless_references()[node.object];
         }
       }
       return reinterpret_cast<PyObject*>(new_skeleton(std::move(program), "function"));

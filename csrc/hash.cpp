@@ -53,7 +53,11 @@ std::uint64_t hash_constant(const Program& program, const Node& node) {
 
 Py_hash_t hash(const Program& program) {
   std::uint64_t mixed = program.nodes.size();
+  python::Signals signals;
   for (const Node& node : program.nodes) {
+    if (!signals.look()) {
+      return -1;
+    }
     mixed = mix(mixed, static_cast<std::uint64_t>(node.op));
     if (is_constant(node.op)) {
       mixed = mix(mixed, hash_constant(program, node));
@@ -68,6 +72,19 @@ Py_hash_t hash(const Program& program) {
         mixed = mix(mixed, static_cast<std::uint64_t>(hashed));
         break;
       }
+      case Op::Owner: {
+        Py_hash_t content = PyObject_Hash(program.contents[node.size].get());
+        if (content == -1) {
+          return -1;
+        }
+        mixed =
+            mix(mix(mixed, static_cast<std::uint64_t>(content)), address(node.object));
+        break;
+      }
+      case Op::Stateless:
+        mixed = mix(mixed, node.size != 0 ? address(Py_TYPE(node.object))
+                                          : address(node.object));
+        break;
       case Op::Bytearray:
         mixed = mix(mixed, static_cast<std::uint64_t>(PyObject_Hash(node.object)));
         break;
@@ -87,9 +104,17 @@ Py_hash_t hash(const Program& program) {
           mixed = mix(mixed, static_cast<std::uint64_t>(PyObject_Hash(node.object)));
         }
         break;
+      case Op::Extent:  // of a Reduce
+        if (node.extra != 0) {
+          Py_hash_t content = PyObject_Hash(program.contents[node.extra - 1].get());
+          if (content == -1) {
+            return -1;
+          }
+          mixed = mix(mixed, static_cast<std::uint64_t>(content));
+        }
+        break;
       case Op::Leaf:
       case Op::Unset:
-      case Op::Extent:
         break;
       default:
         mixed = mix(mixed, node.size);
@@ -102,14 +127,26 @@ Py_hash_t hash(const Program& program) {
 
 namespace {
 
-// Whether two nodes are the same but for the slots they have, as far as their parts
-// don't tell. 1, 0, or -1 with an exception set. May run Python.
-int same_node(const Node& x, const Node& y) {
+// Whether two nodes of two programs are the same but for the slots they have, as far as
+// their parts don't tell. 1, 0, or -1 with an exception set. May run Python.
+int same_node(const Program& a, const Node& x, const Program& b, const Node& y) {
   if (x.op != y.op) {
     return 0;
   }
   if (is_constant(x.op)) {
     return same_constant(x.op, x.object, y.object) ? 1 : 0;
+  }
+  if (x.op == Op::Extent && (x.extra != 0 || y.extra != 0)) {
+    return x.extra == 0 || y.extra == 0
+               ? 0
+               : equal(reinterpret_cast<Skeleton*>(a.contents[x.extra - 1].get()),
+                       reinterpret_cast<Skeleton*>(b.contents[y.extra - 1].get()));
+  }
+  if (x.op == Op::Owner) {
+    return x.object != y.object
+               ? 0
+               : equal(reinterpret_cast<Skeleton*>(a.contents[x.size].get()),
+                       reinterpret_cast<Skeleton*>(b.contents[y.size].get()));
   }
   if (x.size != y.size) {
     return 0;
@@ -128,6 +165,11 @@ int same_node(const Node& x, const Node& y) {
     }
     case Op::Opaque:
       return same_opaque(x.object, y.object);
+    case Op::Stateless:
+      return x.object == y.object ||
+                     (x.size != 0 && Py_TYPE(x.object) == Py_TYPE(y.object))
+                 ? 1
+                 : 0;
     case Op::Call:
       return x.object == y.object ||
                      (x.object != nullptr && y.object != nullptr &&
@@ -212,10 +254,10 @@ int ClosureComparison::same(const Node& x, const Node& y) {
   if (x.op == Op::Ref && y.op == Op::Ref) {
     return ref(x, y);
   }
-  if (x.op == Op::Extent && y.op == Op::Extent) {
+  if (x.op == Op::Extent && y.op == Op::Extent && x.extra == 0 && y.extra == 0) {
     return 1;
   }
-  if (x.op == Op::Opaque && y.op == Op::Opaque) {
+  if (is_handed_through(x) && x.op == y.op) {
     // The trace can tell whether it is one of those that it was given.
     for (std::size_t i = 0; i < a_.call_opaque.size(); ++i) {
       if ((x.object == a_.call_opaque[i].get()) !=
@@ -224,9 +266,13 @@ int ClosureComparison::same(const Node& x, const Node& y) {
       }
     }
   }
-  int same = same_node(x, y);
-  return same == 1 && has_slot(x.op) && x.extra != 0 && !bind(x.extra, y.extra) ? 0
-                                                                                : same;
+  int same = same_node(a_, x, b_, y);
+  if (same != 1 || !has_slot(x) || !has_slot(y)) {
+    return same;
+  }
+  return (x.extra != 0) == (y.extra != 0) && (x.extra == 0 || bind(x.extra, y.extra))
+             ? 1
+             : 0;
 }
 
 // Past what a function holds, which is noted.
@@ -234,7 +280,7 @@ std::size_t ClosureComparison::skip(const Program& program, std::size_t function
   std::size_t end = function_end(program, function);
   for (std::size_t i = function; i < end; ++i) {
     const Node& node = program.nodes[i];
-    std::uint32_t slot = has_slot(node.op) ? node.extra : 0U;
+    std::uint32_t slot = has_slot(node) ? node.extra : 0U;
     inside_.insert(program.originals[node.op == Op::Ref ? node.size : slot].get());
   }
   return end;
@@ -347,7 +393,11 @@ int equal(Skeleton* first, Skeleton* second) {
     return 0;
   }
   bool compare_closures = false;
+  python::Signals signals;
   for (std::size_t i = 0; i < a.nodes.size(); ++i) {
+    if (!signals.look()) {
+      return -1;
+    }
     const Node& x = a.nodes[i];
     const Node& y = b.nodes[i];
     if (x.op == Op::Function && y.op == Op::Function) {
@@ -364,11 +414,11 @@ int equal(Skeleton* first, Skeleton* second) {
       compare_closures = compare_closures || x.extra != 0;
       continue;
     }
-    int same = same_node(x, y);
+    int same = same_node(a, x, b, y);
     if (same != 1) {
       return same;
     }
-    bool counts = has_slot(x.op) || x.op == Op::Call;
+    bool counts = (has_slot(x) && has_slot(y)) || x.op == Op::Call;
     if (counts && x.extra != y.extra) {
       return 0;
     }

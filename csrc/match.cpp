@@ -70,7 +70,7 @@ class Matcher {
 
   bool call(const CallView& call);
   // What was put off; runs Python.
-  Match finish(OpaqueObjects& opaque);
+  Match finish(NodeObjects& opaque);
   bool distinct();
   bool has_later() const { return !later_.empty(); }
 
@@ -84,6 +84,7 @@ class Matcher {
   bool part(PyObject* object);
   bool node(PyObject* object);
   bool pairs(PyObject* dict, std::uint32_t size);
+  bool attributes_in_own_order(PyObject* dict, const Node& head, const Node& extent);
   bool items(PyObject* const* items, std::uint32_t size);
   bool set(PyObject* object, const Node& head);
   bool attributes(PyObject* object, const std::array<const char*, 3>& names);
@@ -91,6 +92,8 @@ class Matcher {
   bool instance(PyObject* object, const Node& head);
   bool partial(PyObject* object);
   static int still_opaque(PyObject* object);
+  int same_content(PyObject* object, std::size_t number) const;
+  int same_plain_attributes(const Later& later) const;
   Match reduction(const Later& later);
   void put_off(PyObject* object, const Node* node) {
     later_.push_back({object, node, leaf_});
@@ -107,6 +110,16 @@ class Matcher {
       met_.push_back(object);
     } else if (Py_REFCNT(object) > 1) {
       met_.push_back(object);
+    }
+  }
+
+  // The same for a value, which may occur more often than the skeleton says.
+  void meet_value(PyObject* object, const Node& head) {
+    if (head.extra != 0) {
+      slots_[head.extra] = object;
+      if (program_.reduces) {
+        append_owned(held_, Py_NewRef(object));
+      }
     }
   }
 
@@ -178,7 +191,7 @@ bool Matcher::set(PyObject* object, const Node& head) {
   }
   // The list is new and its elements are the set's: dropping it runs nothing.
   for (std::uint32_t i = 0; i < head.size; ++i) {
-    const SetEntry& entry = program_.set_entries[extent.number + i];
+    const PartEntry& entry = program_.part_entries[extent.number + i];
     pc_ = first_node + entry.node;
     leaf_ = first_leaf + entry.leaf;
     if (!part(PyList_GET_ITEM(elements.get(), static_cast<Py_ssize_t>(i)))) {
@@ -187,6 +200,36 @@ bool Matcher::set(PyObject* object, const Node& head) {
     last_leaf = std::max(last_leaf, leaf_);
   }
   pc_ = first_node + extent.size;
+  leaf_ = last_leaf;
+  return true;
+}
+
+// The attributes of an instance in an order of its own, which is that of others made in
+// the same way. `pc_` is where they begin.
+bool Matcher::attributes_in_own_order(PyObject* dict, const Node& head,
+                                      const Node& extent) {
+  if (PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(head.size)) {
+    return false;
+  }
+  const Node* first_node = pc_;
+  const Node* last_node = pc_;
+  PyObject** first_leaf = leaf_;
+  PyObject** last_leaf = leaf_;
+  const PartEntry* entry = program_.part_entries.data() + extent.number;
+  Py_ssize_t position = 0;
+  PyObject* key = nullptr;
+  PyObject* value = nullptr;
+  while (PyDict_Next(dict, &position, &key, &value) != 0) {
+    pc_ = first_node + entry->node;
+    leaf_ = first_leaf + entry->leaf;
+    if (!part(key) || !part(value)) {
+      return false;
+    }
+    last_node = std::max(last_node, pc_);
+    last_leaf = std::max(last_leaf, leaf_);
+    ++entry;
+  }
+  pc_ = last_node;
   leaf_ = last_leaf;
   return true;
 }
@@ -216,7 +259,7 @@ bool Matcher::three(PyObject* object) {
 
 bool Matcher::instance(PyObject* object, const Node& head) {
   const TypePlan& plan = *head.plan;
-  if (Py_TYPE(object) != plan.type || !plan.current()) {
+  if (Py_TYPE(object) != plan.type || !plan.current() || has_finalizer(object)) {
     return false;
   }
   meet(object, head.extra);
@@ -224,12 +267,20 @@ bool Matcher::instance(PyObject* object, const Node& head) {
   if (plan.has_dict && !python::get_instance_dict(object, dict)) {
     return false;
   }
-  if (dict == nullptr ? head.size != 0 : !pairs(dict, head.size)) {
+  const Node* extent = plan.fields.empty() ? nullptr : pc_++;
+  if (dict == nullptr) {
+    if (head.size != 0) {
+      return false;
+    }
+  } else if (extent != nullptr && extent->number != kInOrder) {
+    if (!attributes_in_own_order(dict, head, *extent)) {
+      return false;
+    }
+  } else if (!pairs(dict, head.size)) {
     return false;
   }
   for (const TypePlan::Slot& slot : plan.slots) {
-    PyObject* value =
-        *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + slot.offset);
+    PyObject* value = slot.value(object);
     if (value == nullptr) {
       if (pc_->op != Op::Unset) {
         return false;
@@ -262,8 +313,21 @@ bool is_still_reduced(PyObject* object) {
   if (plan == nullptr || !is_current(*plan)) {
     return false;
   }
-  return plan->kind == Kind::Reduce || plan->kind == Kind::NumpyDtype ||
-         (plan->kind == Kind::NumpyArray && !numpy_is_plain(object));
+  switch (plan->kind) {
+    case Kind::Reduce:
+      return !is_unfaithful(*plan, object) && !owns_resource(*plan, object);
+    case Kind::NumpyArray:
+      return !numpy_is_plain(object);
+    default:
+      return plan->kind == Kind::NumpyDtype;
+  }
+}
+
+// Whether this object would still be handed through as one without state.
+bool is_still_stateless(PyObject* object) {
+  const TypePlan* plan = find_plan(Py_TYPE(object));
+  return plan != nullptr && is_current(*plan) && plan->shows_state &&
+         is_stateless(*plan, object);
 }
 
 bool Matcher::node(PyObject* object) {
@@ -275,14 +339,22 @@ bool Matcher::node(PyObject* object) {
         pc_ = &head + head.extra;
         return true;
       }
-      return type == &PyTuple_Type &&
-             PyTuple_GET_SIZE(object) == static_cast<Py_ssize_t>(head.size) &&
-             items(PySequence_Fast_ITEMS(object), head.size);
+      if (type != &PyTuple_Type ||
+          PyTuple_GET_SIZE(object) != static_cast<Py_ssize_t>(head.size)) {
+        return false;
+      }
+      if (head.object == nullptr) {
+        meet_value(object, head);
+      }
+      return items(PySequence_Fast_ITEMS(object), head.size);
     case Op::NamedTuple:
-      return reinterpret_cast<PyObject*>(type) == head.object &&
-             is_still(Kind::NamedTuple, type) &&
-             PyTuple_GET_SIZE(object) == static_cast<Py_ssize_t>(head.size) &&
-             items(PySequence_Fast_ITEMS(object), head.size);
+      if (reinterpret_cast<PyObject*>(type) != head.object ||
+          !is_still(Kind::NamedTuple, type) ||
+          PyTuple_GET_SIZE(object) != static_cast<Py_ssize_t>(head.size)) {
+        return false;
+      }
+      meet_value(object, head);
+      return items(PySequence_Fast_ITEMS(object), head.size);
     case Op::List:
       if (type != &PyList_Type) {
         return false;
@@ -315,14 +387,27 @@ bool Matcher::node(PyObject* object) {
         pc_ = &head + head.extra;
         return true;
       }
-      return type == &PyFrozenSet_Type && set(object, head);
+      if (type != &PyFrozenSet_Type) {
+        return false;
+      }
+      if (head.object == nullptr) {
+        meet_value(object, head);
+      }
+      return set(object, head);
     case Op::Range:
       return type == &PyRange_Type && three(object);
     case Op::Slice:
-      return type == &PySlice_Type && three(object);
+      if (type != &PySlice_Type) {
+        return false;
+      }
+      meet_value(object, head);
+      return three(object);
     case Op::Method:
-      return type == &PyMethod_Type && part(PyMethod_GET_FUNCTION(object)) &&
-             part(PyMethod_GET_SELF(object));
+      if (type != &PyMethod_Type) {
+        return false;
+      }
+      meet_value(object, head);
+      return part(PyMethod_GET_FUNCTION(object)) && part(PyMethod_GET_SELF(object));
     case Op::Partial:
       if (type != partial_type) {
         return false;
@@ -358,6 +443,20 @@ bool Matcher::node(PyObject* object) {
         put_off(object, &head);
       }
       return true;
+    case Op::Owner:
+      if (object != head.object) {
+        return false;
+      }
+      meet(object, head.extra);
+      put_off(object, &head);
+      return true;
+    case Op::Stateless:
+      // Another that is equal is found by its hash.
+      if (object != head.object || !is_still_stateless(object)) {
+        return false;
+      }
+      meet(object, head.extra);
+      return true;
     case Op::Reduce:
       if (reinterpret_cast<PyObject*>(type) != head.object ||
           !is_still_reduced(object)) {
@@ -386,6 +485,31 @@ int Matcher::still_opaque(PyObject* object) {
   return reduction.get() == Py_None ? 1 : 0;
 }
 
+// 1 if an object holds what it held when it was handed through whole, 0 if not, -1 with
+// an exception set.
+int Matcher::same_content(PyObject* object, std::size_t number) const {
+  bool has_leaves = false;
+  Owned now = Owned::steal(content_now(object, has_leaves));
+  if (!now) {
+    return -1;
+  }
+  auto* before = reinterpret_cast<Skeleton*>(program_.contents[number].get());
+  return equal(before, reinterpret_cast<Skeleton*>(now.get()));
+}
+
+// The same for what a reduction may leave out.
+int Matcher::same_plain_attributes(const Later& later) const {
+  std::size_t number = later.node[1].extra;
+  Owned plain = Owned::steal(plain_attributes(later.object));
+  if (!plain) {
+    return -1;
+  }
+  if (number == 0 || plain.get() == Py_None) {
+    return number == 0 && plain.get() == Py_None ? 1 : 0;
+  }
+  return same_content(plain.get(), number - 1);
+}
+
 Match Matcher::reduction(const Later& later) {
   PyObject* reduction = reduce(later.object);
   if (reduction == nullptr) {
@@ -411,7 +535,7 @@ Match Matcher::reduction(const Later& later) {
   return Match::Yes;
 }
 
-Match Matcher::finish(OpaqueObjects& opaque) {
+Match Matcher::finish(NodeObjects& opaque) {
   std::size_t next = 0;
   while (next < later_.size()) {  // it grows
     Later later = later_[next++];
@@ -422,10 +546,14 @@ Match Matcher::finish(OpaqueObjects& opaque) {
         if (match != Match::Yes) {
           return match;
         }
+        same = same_plain_attributes(later);
         break;
       }
       case Op::Ref:
         continue;  // when all slots are filled
+      case Op::Owner:
+        same = same_content(later.object, later.node->size);
+        break;
       case Op::Opaque:
         same = still_opaque(later.object);
         if (same == 1) {
@@ -521,7 +649,7 @@ bool Matcher::call(const CallView& call) {
 }  // namespace
 
 Match match_call(const Program& program, CallView& call, PyObject** leaves,
-                 OpaqueObjects& opaque) {
+                 NodeObjects& opaque) {
   std::fill(leaves, leaves + program.leaves, nullptr);
   if (plans_are_stale()) {
     return Match::No;

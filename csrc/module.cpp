@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 
 #include <new>
+#include <utility>
 
 #include "dispatcher.h"
 #include "skeleton.h"
@@ -20,10 +21,28 @@ bool take_apart(PyObject* object, PyObject* leaf_type, Skeleton* call, PyObject*
   Program program;
   bool done = false;
   try {
-    done = call != nullptr ? flatten_result(object, call, inputs, program, leaves)
-                           : flatten(object, leaf_type, "obj", program, leaves);
+    for (int faithful = 0; faithful == 0;) {
+      for (PyObject* leaf : std::exchange(leaves, {})) {
+        Py_DECREF(leaf);
+      }
+      program.clear();
+      program = Program();
+      NodeObjects reduced;
+      done = call != nullptr
+                 ? flatten_result(object, call, inputs, program, leaves, reduced)
+                 : flatten(object, leaf_type, "obj", program, leaves);
+      faithful = 1;
+      if (done && !reduced.empty()) {
+        const NodeObjects none;
+        faithful =
+            check_result(program, leaves.data(),
+                         {call->program, PySequence_Fast_ITEMS(inputs), none}, reduced);
+        done = faithful >= 0;
+      }
+    }
   } catch (const std::bad_alloc&) {
     PyErr_NoMemory();
+    done = false;
   }
   if (done) {
     tuple = Owned::steal(PyTuple_New(static_cast<Py_ssize_t>(leaves.size())));
@@ -47,6 +66,9 @@ PyObject* py_flatten(PyObject* /*module*/, PyObject* args) {
   PyObject* leaf_type = nullptr;
   if (PyArg_ParseTuple(args, "OO:flatten", &object, &leaf_type) == 0) {
     return nullptr;
+  }
+  if (leaf_type == Py_None) {
+    leaf_type = nullptr;
   }
   Owned leaves;
   Owned skeleton;
@@ -93,18 +115,35 @@ PyObject* py_new_result(PyObject* /*module*/, PyObject* const* args, Py_ssize_t 
                 : nullptr;
 }
 
+// The group was made with another exception in it, since it can't be without.
+PyObject* py_fill_group(PyObject* /*module*/, PyObject* args) {
+  PyObject* group = nullptr;
+  PyObject* exceptions = nullptr;
+  if (PyArg_ParseTuple(args, "O!O!:fill_group",
+                       reinterpret_cast<PyTypeObject*>(PyExc_BaseExceptionGroup),
+                       &group, &PyTuple_Type, &exceptions) == 0) {
+    return nullptr;
+  }
+  const Owned old = Owned::steal(
+      std::exchange(reinterpret_cast<PyBaseExceptionGroupObject*>(group)->excs,
+                    Py_NewRef(exceptions)));
+  Py_RETURN_NONE;
+}
+
 PyObject* py_configure(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
   static const char* names[] = {
-      "leaf_types", "identity_types", "ordinary_state", "reduce",     "set_state",
-      "specialize", "replay",         "mark_seen",      "lazy_types", "cache_info",
-      "eager",      "copyreg_table",  nullptr};
+      "leaf_types", "is_leaf",       "identity_types", "ordinary_state",
+      "reduce",     "set_state",     "specialize",     "say_where",
+      "replay",     "mark_seen",     "lazy_types",     "cache_info",
+      "eager",      "copyreg_table", "traceback_type", nullptr};
   Config given;
   if (PyArg_ParseTupleAndKeywords(
-          args, kwargs, "$OOOOOOOOOOOO:configure", const_cast<char**>(names),
-          &given.leaf_types, &given.identity_types, &given.ordinary_state,
-          &given.reduce, &given.set_state, &given.specialize, &given.replay,
-          &given.mark_seen, &given.lazy_types, &given.cache_info, &given.eager,
-          &given.copyreg_table) == 0) {
+          args, kwargs, "$OOOOOOOOOOOOOOO:configure", const_cast<char**>(names),
+          &given.leaf_types, &given.is_leaf, &given.identity_types,
+          &given.ordinary_state, &given.reduce, &given.set_state, &given.specialize,
+          &given.say_where, &given.replay, &given.mark_seen, &given.lazy_types,
+          &given.cache_info, &given.eager, &given.copyreg_table,
+          &given.traceback_type) == 0) {
     return nullptr;
   }
   if (config.leaf_types != nullptr) {
@@ -115,12 +154,37 @@ PyObject* py_configure(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
     return nullptr;
   }
   for (PyObject* object :
-       {given.leaf_types, given.identity_types, given.ordinary_state, given.reduce,
-        given.set_state, given.specialize, given.replay, given.mark_seen,
-        given.lazy_types, given.cache_info, given.eager, given.copyreg_table}) {
+       {given.leaf_types, given.is_leaf, given.identity_types, given.ordinary_state,
+        given.reduce, given.set_state, given.specialize, given.say_where, given.replay,
+        given.mark_seen, given.lazy_types, given.cache_info, given.eager,
+        given.copyreg_table, given.traceback_type}) {
     Py_INCREF(object);  // for as long as the process lives
   }
   config = given;
+  Py_RETURN_NONE;
+}
+
+PyObject* py_process_info(PyObject* /*module*/, PyObject* /*args*/) {
+  return Py_BuildValue("(nnnn)", static_cast<Py_ssize_t>(process_limits.programs),
+                       static_cast<Py_ssize_t>(process_limits.max_programs),
+                       static_cast<Py_ssize_t>(count_maps()),
+                       static_cast<Py_ssize_t>(process_limits.max_maps));
+}
+
+PyObject* py_set_limits(PyObject* /*module*/, PyObject* args) {
+  Py_ssize_t programs = 0;
+  Py_ssize_t maps = 0;
+  if (PyArg_ParseTuple(args, "nn:set_limits", &programs, &maps) == 0) {
+    return nullptr;
+  }
+  process_limits.max_programs = static_cast<std::size_t>(programs);
+  process_limits.max_maps = static_cast<std::size_t>(maps);
+  process_limits.programs_until_count = 0;
+  try {
+    keep_within_limits();
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
   Py_RETURN_NONE;
 }
 
@@ -132,7 +196,8 @@ PyCFunction as_method(Function* function) noexcept {
 
 PyMethodDef module_methods[] = {
     {"flatten", py_flatten, METH_VARARGS,
-     "flatten(obj, leaf_type, /)\n--\n\nSee `autojit.flatten`."},
+     "flatten(obj, leaf_type, /)\n--\n\nSee `autojit.flatten`; None stands for what "
+     "is traced."},
     {"flatten_result", py_flatten_result, METH_VARARGS,
      "flatten_result(obj, call, inputs, /)\n--\n\n"
      "Take a result apart at JAX's arrays: a `Result`, or `obj` if it is an array.\n\n"
@@ -143,10 +208,20 @@ PyMethodDef module_methods[] = {
     {"new_result", as_method(py_new_result), METH_FASTCALL,
      "new_result(skeleton, leaves, /)\n--\n\n"
      "Make a `Result`. JAX calls this for each call, so that no Python runs."},
+    {"process_info", py_process_info, METH_NOARGS,
+     "process_info()\n--\n\nSee `autojit.process_info`: programs and memory maps, each "
+     "with its bound, 0 for none."},
+    {"set_limits", py_set_limits, METH_VARARGS,
+     "set_limits(max_programs, max_maps, /)\n--\n\nSee `autojit.set_limits`; 0 stands "
+     "for no bound."},
+    {"fill_group", py_fill_group, METH_VARARGS,
+     "fill_group(group, exceptions, /)\n--\n\n"
+     "Put other exceptions into an exception group that no one else has seen."},
     {"configure", as_method(py_configure), METH_VARARGS | METH_KEYWORDS,
-     "configure(*, leaf_types, identity_types, ordinary_state, reduce, set_state, "
-     "specialize, replay, mark_seen, lazy_types, cache_info, eager, "
-     "copyreg_table)\n--\n\n"
+     "configure(*, leaf_types, is_leaf, identity_types, ordinary_state, reduce, "
+     "set_state, specialize, say_where, replay, mark_seen, lazy_types, cache_info, "
+     "eager, "
+     "copyreg_table, traceback_type)\n--\n\n"
      "Hand over what the core needs of Python, once, at import."},
     {nullptr, nullptr, 0, nullptr},
 };
@@ -157,6 +232,7 @@ PyMethodDef module_methods[] = {
 
 NB_MODULE(_core, m) {
   using namespace autojit;
+  process_limits.max_maps = default_max_maps();
   if (!init_type_plans() || PyModule_AddFunctions(m.ptr(), module_methods) < 0 ||
       PyType_Ready(&TraceCountType) < 0 || PyType_Ready(&TraceType) < 0 ||
       PyType_Ready(&TableType) < 0 || PyModule_AddType(m.ptr(), &ResultType) < 0 ||

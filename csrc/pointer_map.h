@@ -15,7 +15,7 @@ class PointerMap {
     if ((count_ + 1) * 4 > table_.size() * 3) {
       grow();
     }
-    Entry& entry = place(key);
+    Entry& entry = table_[place(key)];
     inserted = entry.key == nullptr;
     if (inserted) {
       entry = {key, value};
@@ -25,11 +25,11 @@ class PointerMap {
   }
 
   // The number that belongs to `key`, or nullptr.
-  const std::uint32_t* find(const void* key) {
+  const std::uint32_t* find(const void* key) const {
     if (count_ == 0) {
       return nullptr;
     }
-    const Entry& entry = place(key);
+    const Entry& entry = table_[place(key)];
     return entry.key != nullptr ? &entry.value : nullptr;
   }
 
@@ -45,14 +45,14 @@ class PointerMap {
     std::uint32_t value = 0;
   };
 
-  Entry& place(const void* key) {
+  std::size_t place(const void* key) const {
     std::size_t mask = table_.size() - 1;
     auto bits = reinterpret_cast<std::uintptr_t>(key);
     std::size_t i = (bits * 0x9E3779B97F4A7C15U) >> 32U;
     while (table_[i & mask].key != nullptr && table_[i & mask].key != key) {
       ++i;
     }
-    return table_[i & mask];
+    return i & mask;
   }
 
   void grow() {
@@ -60,7 +60,7 @@ class PointerMap {
     old.swap(table_);
     for (const Entry& entry : old) {
       if (entry.key != nullptr) {
-        place(entry.key) = entry;
+        table_[place(entry.key)] = entry;
       }
     }
   }

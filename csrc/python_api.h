@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
 namespace autojit {
@@ -152,8 +153,77 @@ inline std::size_t stack_left() {
 // For recursion over objects: keep this much for what else has to run.
 inline constexpr std::size_t kStackReserve = std::size_t{96} * 1024;
 
+// Looks for signals now and then in a walk that may take long.
+class Signals {
+ public:
+  // False with an exception set if there was one and its handler raised. May run
+  // Python.
+  bool look() { return --left_ != 0 || look_now(); }
+
+ private:
+  bool look_now() {
+    left_ = kSteps;
+    return PyErr_CheckSignals() == 0;
+  }
+
+  static constexpr std::uint32_t kSteps = 4096;
+  std::uint32_t left_ = kSteps;
+};
+
+// How many local variables of the functions that this thread is running refer to an
+// object. Those that inner functions share are not among them. May allocate.
+Py_ssize_t local_references(PyObject* object);
+
 // Objects that are nested less deeply than this need no watching.
 inline constexpr std::uint32_t kShallow = 50;
+
+// What is said where a recursion ends, and what then helps, beside a flatter structure.
+inline constexpr const char* kStackUsedUp = "the C stack is all but used up";
+inline constexpr const char* kWhileWalking = " while walking through objects";
+inline constexpr const char* kLargerStack =
+    ", or call from a thread with a larger threading.stack_size()";
+inline constexpr const char* kHigherLimit = ", or raise sys.setrecursionlimit()";
+inline constexpr const char* kNothingElse = ": CPython's limit of calls in C is fixed";
+
+// Clears the error that is set, and returns its text: a new reference, or nullptr with
+// another one set. Runs nothing of a class of the user's.
+inline PyObject* take_text_of_error() {
+  PyObject* type = nullptr;
+  PyObject* value = nullptr;
+  PyObject* traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyErr_NormalizeException(&type, &value, &traceback);
+  PyObject* text = nullptr;
+  auto* args = reinterpret_cast<PyBaseExceptionObject*>(value)->args;
+  if (args != nullptr && PyTuple_GET_SIZE(args) != 0 &&
+      PyUnicode_CheckExact(PyTuple_GET_ITEM(args, 0))) {
+    text = Py_NewRef(PyTuple_GET_ITEM(args, 0));
+  } else {
+    text = PyUnicode_FromString(Py_TYPE(value)->tp_name);
+  }
+  Py_XDECREF(type);
+  Py_XDECREF(value);
+  Py_XDECREF(traceback);
+  return text;
+}
+
+// What helps against a RecursionError with this text.
+inline const char* remedy(const char* text) {
+  if (std::strstr(text, kStackUsedUp) != nullptr) {
+    return kLargerStack;
+  }
+#if PY_VERSION_HEX >= 0x030E0000
+  // CPython itself looks at the stack.
+  return std::strncmp(text, "Stack overflow", 14) == 0 ? kLargerStack : kHigherLimit;
+#elif PY_VERSION_HEX >= 0x030C0000
+  // Calls in C have a limit of their own, which nothing raises. What it says of the
+  // other one has no more to it.
+  return std::strcmp(text, "maximum recursion depth exceeded") == 0 ? kHigherLimit
+                                                                    : kNothingElse;
+#else
+  return kHigherLimit;
+#endif
+}
 
 // One more level of recursion, for as long as this lives: if it is not safe, it is not
 // entered, and a RecursionError is set.
@@ -172,10 +242,10 @@ class Level {
  private:
   static bool enter() {
     if (stack_left() < kStackReserve) {
-      PyErr_SetString(PyExc_RecursionError, "the C stack is all but used up");
+      PyErr_SetString(PyExc_RecursionError, kStackUsedUp);
       return false;
     }
-    return Py_EnterRecursiveCall(" while walking through objects") == 0;
+    return Py_EnterRecursiveCall(kWhileWalking) == 0;
   }
 
   bool entered_;

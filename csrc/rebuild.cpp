@@ -14,12 +14,13 @@ namespace {
 class Rebuilder {
  public:
   Rebuilder(const Program& program, const char* root, PyObject* const* leaves,
-            const Inputs* inputs = nullptr)
+            const Inputs* inputs = nullptr, NodeObjects* rebuilt = nullptr)
       : program_(program),
         root_(root),
         pc_(program.nodes.data()),
         leaf_(leaves),
         inputs_(inputs),
+        rebuilt_(rebuilt),
         guarded_(program.depth > python::kShallow) {
     if (program.slots != 0) {
       slots_.resize(program.slots + 1);
@@ -59,12 +60,20 @@ class Rebuilder {
       slots_[head.extra] = Py_NewRef(object);
     }
   }
+  // The same for what may be nullptr, with an exception set.
+  PyObject* met(const Node& head, PyObject* object) {
+    if (object != nullptr) {
+      meet(head, object);
+    }
+    return object;
+  }
 
   const Program& program_;
   const char* root_;
   const Node* pc_;
   PyObject* const* leaf_;
   const Inputs* inputs_;  // of a result
+  NodeObjects* rebuilt_;
   bool guarded_;
   std::vector<PyObject*> slots_;  // owned
   std::vector<PyObject*> built_;  // owned: parts of what is not yet built
@@ -160,7 +169,7 @@ PyObject* Rebuilder::set(const Node& head) {
       return nullptr;
     }
     Owned elements = Owned::steal(take_tuple(head.size));
-    return elements ? PyFrozenSet_New(elements.get()) : nullptr;
+    return met(head, elements ? PyFrozenSet_New(elements.get()) : nullptr);
   }
   Owned made = Owned::steal(PySet_New(nullptr));
   if (!made) {
@@ -207,6 +216,9 @@ PyObject* Rebuilder::partial(const Node& head) {
 
 PyObject* Rebuilder::instance(const Node& head) {
   const TypePlan& plan = *head.plan;
+  if (!plan.fields.empty()) {
+    ++pc_;  // Extent
+  }
   bool has_state = head.size != 0;
   for (std::size_t i = 0; i < plan.slots.size() && !has_state; ++i) {
     has_state = pc_[i].op != Op::Unset;
@@ -232,9 +244,7 @@ PyObject* Rebuilder::instance(const Node& head) {
     if (value == nullptr) {
       return nullptr;
     }
-    auto* place =
-        reinterpret_cast<PyObject**>(reinterpret_cast<char*>(made.get()) + slot.offset);
-    PyObject* old = std::exchange(*place, value);
+    PyObject* old = std::exchange(slot.value(made.get()), value);
     Py_XDECREF(old);
   }
   return made.release();
@@ -255,6 +265,9 @@ PyObject* Rebuilder::reduce(const Node& head) {
     return failed(head);
   }
   meet(head, made.get());
+  if (rebuilt_ != nullptr) {
+    rebuilt_->emplace_back(&head - program_.nodes.data(), Owned::borrow(made.get()));
+  }
   if (head.size == 0) {
     return made.release();
   }
@@ -302,6 +315,8 @@ PyObject* Rebuilder::failed(const Node& head) {
   const char* of = "functools.partial";
   if (head.op == Op::Instance) {
     of = head.plan->type->tp_name;
+  } else if (head.op == Op::Stateless) {
+    of = Py_TYPE(head.object)->tp_name;
   } else if (head.op == Op::Reduce) {
     of = reinterpret_cast<const PyTypeObject*>(head.object)->tp_name;
   }
@@ -380,13 +395,13 @@ PyObject* Rebuilder::node() {
         pc_ = &head + head.extra;
         return Py_NewRef(head.object);
       }
-      return parts(head.size) ? take_tuple(head.size) : nullptr;
+      return parts(head.size) ? met(head, take_tuple(head.size)) : nullptr;
     case Op::NamedTuple: {
       if (!parts(head.size)) {
         return nullptr;
       }
       auto* type = reinterpret_cast<PyTypeObject*>(head.object);
-      PyObject* made = type->tp_alloc(type, head.size);
+      PyObject* made = met(head, type->tp_alloc(type, head.size));
       return made == nullptr || head.size == 0
                  ? made
                  : take_items(made, PySequence_Fast_ITEMS(made), head.size);
@@ -422,28 +437,28 @@ PyObject* Rebuilder::node() {
         return PyObject_CallObject(reinterpret_cast<PyObject*>(&PyRange_Type),
                                    three.get());
       }
-      return PySlice_New(PyTuple_GET_ITEM(three.get(), 0),
-                         PyTuple_GET_ITEM(three.get(), 1),
-                         PyTuple_GET_ITEM(three.get(), 2));
+      return met(head, PySlice_New(PyTuple_GET_ITEM(three.get(), 0),
+                                   PyTuple_GET_ITEM(three.get(), 1),
+                                   PyTuple_GET_ITEM(three.get(), 2)));
     }
-    case Op::Bytearray: {
-      PyObject* made = PyByteArray_FromStringAndSize(PyBytes_AS_STRING(head.object),
-                                                     PyBytes_GET_SIZE(head.object));
-      if (made != nullptr) {
-        meet(head, made);
-      }
-      return made;
-    }
-    case Op::NumpyArray: {
-      PyObject* made = numpy_copy(head.object);
-      if (made != nullptr) {
-        meet(head, made);
-      }
-      return made;
-    }
+    case Op::Bytearray:
+      return met(head, PyByteArray_FromStringAndSize(PyBytes_AS_STRING(head.object),
+                                                     PyBytes_GET_SIZE(head.object)));
+    case Op::NumpyArray:
+      return met(head, numpy_copy(head.object));
     case Op::Forward:
       return inputs_ != nullptr ? Py_XNewRef(forwarded(head)) : damaged();
+    case Op::Stateless: {
+      const TypePlan* plan = find_plan(Py_TYPE(head.object));
+      if (head.size == 1 && plan != nullptr && plan->kind == Kind::Instance) {
+        PyObject* made = new_instance(Py_TYPE(head.object), false);
+        return made != nullptr ? met(head, made) : failed(head);
+      }
+      meet(head, head.object);
+      return Py_NewRef(head.object);
+    }
     case Op::Opaque:
+    case Op::Owner:
       meet(head, head.object);
       return Py_NewRef(head.object);
     case Op::Method: {
@@ -452,7 +467,7 @@ PyObject* Rebuilder::node() {
         return nullptr;
       }
       Owned self = Owned::steal(part());
-      return self ? PyMethod_New(func.get(), self.get()) : nullptr;
+      return self ? met(head, PyMethod_New(func.get(), self.get())) : nullptr;
     }
     case Op::Partial:
       return partial(head);
@@ -509,12 +524,13 @@ PyObject* rebuild(const Program& program, const char* root, PyObject* const* lea
 }
 
 PyObject* rebuild_result(const Program& program, PyObject* const* leaves,
-                         const Inputs& inputs) {
-  return Rebuilder(program, "result", leaves, &inputs).part();
+                         const Inputs& inputs, NodeObjects* rebuilt) {
+  return Rebuilder(program, "result", leaves, &inputs, rebuilt).part();
 }
 
-PyObject* rebuild_call(const Program& program, PyObject* const* leaves) {
-  return Rebuilder(program, "", leaves).call();
+PyObject* rebuild_call(const Program& program, PyObject* const* leaves,
+                       NodeObjects* rebuilt) {
+  return Rebuilder(program, "", leaves, nullptr, rebuilt).call();
 }
 
 }  // namespace autojit

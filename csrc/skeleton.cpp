@@ -85,7 +85,7 @@ std::size_t end_of(const Program& program, std::size_t index) {
 
 std::size_t node_of_slot(const Program& program, std::uint32_t slot) {
   std::size_t index = 0;
-  while (!has_slot(program.nodes[index].op) || program.nodes[index].extra != slot ||
+  while (!has_slot(program.nodes[index]) || program.nodes[index].extra != slot ||
          // Only among closures, a function has a slot.
          (program.nodes[index].op == Op::Function &&
           program.nodes[index + 1].op != Op::Extent)) {
@@ -94,12 +94,50 @@ std::size_t node_of_slot(const Program& program, std::uint32_t slot) {
   return index;
 }
 
+namespace {
+
+// How many bytes a node keeps alive, beside itself.
+std::size_t payload_bytes(const Node& node) {
+  switch (node.op) {
+    case Op::Bytes:
+    case Op::Bytearray:
+      return static_cast<std::size_t>(PyBytes_GET_SIZE(node.object));
+    case Op::Str:
+      return static_cast<std::size_t>(PyUnicode_GET_LENGTH(node.object)) *
+             PyUnicode_KIND(node.object);
+    case Op::NumpyArray:
+      return numpy_size(node.object);
+    default:
+      return 0;
+  }
+}
+
+}  // namespace
+
+// As all that holds Python objects here, it outlives the interpreter.
+std::unordered_map<PyObject*, std::size_t>& stateless_references() {
+  static auto* map = new std::unordered_map<PyObject*, std::size_t>();
+  return *map;
+}
+
+namespace {
+
+// One that was counted goes.
+void forget_reference(PyObject* object) {
+  auto found = stateless_references().find(object);
+  if (found != stateless_references().end() && --found->second == 0) {
+    stateless_references().erase(found);
+  }
+}
+
+}  // namespace
+
 int Program::traverse(visitproc visit, void* arg) const {
   for (const Node& node : nodes) {
     Py_VISIT(owned_object(node));
   }
   for (const std::vector<Owned>* owned :
-       {&functions, &codes, &originals, &call_opaque}) {
+       {&functions, &codes, &originals, &call_opaque, &contents}) {
     for (const Owned& object : *owned) {
       Py_VISIT(object.get());
     }
@@ -119,7 +157,19 @@ void Program::clear() {
   old_originals.swap(originals);
   std::vector<Owned> old_call_opaque;
   old_call_opaque.swap(call_opaque);
+  std::vector<Owned> old_contents;
+  old_contents.swap(contents);
   call_kwnames = Owned();
+  for (const std::vector<Owned>* owned : {&old_originals, &old_call_opaque}) {
+    for (const Owned& object : *owned) {
+      forget_reference(object.get());
+    }
+  }
+  for (const Node& node : old) {
+    if (node.op == Op::Stateless) {
+      forget_reference(node.object);
+    }
+  }
   for (const Node& node : old) {
     PyObject* object = owned_object(node);
     if (node.op == Op::Instance && node.plan != nullptr) {
@@ -131,12 +181,14 @@ void Program::clear() {
 
 void Program::swap(Program& other) noexcept {
   nodes.swap(other.nodes);
-  set_entries.swap(other.set_entries);
+  part_entries.swap(other.part_entries);
   functions.swap(other.functions);
   codes.swap(other.codes);
+  lone_functions.swap(other.lone_functions);
   withheld.swap(other.withheld);
   originals.swap(other.originals);
   call_opaque.swap(other.call_opaque);
+  contents.swap(other.contents);
   keyword_places.swap(other.keyword_places);
   std::swap(leaves, other.leaves);
   std::swap(inputs, other.inputs);
@@ -148,6 +200,24 @@ void Program::swap(Program& other) noexcept {
   Owned mine = std::move(call_kwnames);
   call_kwnames = std::move(other.call_kwnames);
   other.call_kwnames = std::move(mine);
+}
+
+std::size_t static_bytes(const Skeleton* skeleton) {
+  if (skeleton == nullptr) {
+    return 0;
+  }
+  const Program& program = skeleton->program;
+  std::size_t bytes = sizeof(Skeleton) + program.nodes.size() * sizeof(Node) +
+                      program.part_entries.size() * sizeof(PartEntry);
+  for (const Node& node : program.nodes) {
+    bytes += payload_bytes(node);
+  }
+  for (const Owned& content : program.contents) {
+    bytes += static_bytes(reinterpret_cast<Skeleton*>(content.get()));
+  }
+  return skeleton->closures == nullptr || skeleton->closures == Py_None
+             ? bytes
+             : bytes + static_bytes(reinterpret_cast<Skeleton*>(skeleton->closures));
 }
 
 namespace {
@@ -268,7 +338,7 @@ void leaves_of(const Program& program, std::size_t part, std::vector<bool>& leav
   for (std::size_t i = 0; i < program.nodes.size(); ++i) {
     const Node& node = program.nodes[i];
     number[i + 1] = number[i] + (node.op == Op::Leaf ? 1U : 0U);
-    if (!is_constant(node.op) && has_slot(node.op)) {
+    if (!is_constant(node.op) && has_slot(node)) {
       place[node.extra] = i;
     }
   }
@@ -359,6 +429,7 @@ PyObject* handed_through(const Node& node) {
   PyObject* object = node.object;
   switch (node.op) {
     case Op::Opaque:
+    case Op::Stateless:
     case Op::Function:
       return object;
     case Op::Identity:
@@ -394,17 +465,24 @@ PyObject* skeleton_handed_through(PyObject* self, PyObject* call) {
     PyObject* object = handed_through(node);
     if (node.op == Op::Forward && node.extra == kFunction) {
       object = inputs.functions[node.size].get();
-    } else if (node.op == Op::Forward && node.extra == kOpaque) {
+    } else if (node.op == Op::Forward && node.extra == kWhole) {
       object = inputs.nodes[node.size].object;
     }
     if (object == nullptr) {
       continue;
     }
-    Owned item =
-        Owned::steal(Py_BuildValue("(OnO)", object, static_cast<Py_ssize_t>(i),
-                                   node.op == Op::Forward ? Py_True : Py_False));
-    if (!item || PyList_Append(list.get(), item.get()) < 0) {
-      return nullptr;
+    PyObject* is_calls = node.op == Op::Forward ? Py_True : Py_False;
+    // An instance without state has no more to look into than its class.
+    auto* type = reinterpret_cast<PyObject*>(Py_TYPE(object));
+    bool has_class = node.op == Op::Stateless && is_local_class(type);
+    for (PyObject* handed : {object, has_class ? type : nullptr}) {
+      Owned item = Owned::steal(
+          handed == nullptr
+              ? Py_NewRef(Py_None)
+              : Py_BuildValue("(OnO)", handed, static_cast<Py_ssize_t>(i), is_calls));
+      if (!item || (handed != nullptr && PyList_Append(list.get(), item.get()) < 0)) {
+        return nullptr;
+      }
     }
   }
   return list.release();
@@ -427,7 +505,19 @@ PyObject* skeleton_captured(PyObject* self, PyObject* /*args*/) {
     return nullptr;
   }
   for (const Node& node : program.nodes) {
-    if (node.op == Op::Opaque && PyList_Append(list.get(), node.object) < 0) {
+    if (is_handed_through(node) && PyList_Append(list.get(), node.object) < 0) {
+      return nullptr;
+    }
+  }
+  return list.release();
+}
+
+// The instances without state that the trace of a call gets as themselves.
+PyObject* skeleton_sentinels(PyObject* self, PyObject* /*args*/) {
+  Owned list = Owned::steal(PyList_New(0));
+  for (const Node& node : cast(self)->program.nodes) {
+    if (list && node.op == Op::Stateless && node.size == 0 &&
+        PyList_Append(list.get(), node.object) < 0) {
       return nullptr;
     }
   }
@@ -455,6 +545,9 @@ PyMethodDef skeleton_methods[] = {
     {"_captured", skeleton_captured, METH_NOARGS,
      "_captured($self, /)\n--\n\nList what a call hands through that is compared by "
      "value, and what it holds."},
+    {"_sentinels", skeleton_sentinels, METH_NOARGS,
+     "_sentinels($self, /)\n--\n\nList the instances without state that a trace gets "
+     "as themselves."},
     {"_node_path", skeleton_node_path, METH_O,
      "_node_path($self, number, /)\n--\n\nSay where a node stands."},
     {"_leaf_path", skeleton_leaf_path, METH_O,

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -33,39 +34,40 @@ enum class Op : std::uint8_t {
   Leaf,
   Forward,     // in a result: what came back untouched; extra is a Forwarded
   Opaque,      // slot; handed through whole; compares with == if it can be hashed
+  Owner,       // slot; handed through whole, equal to itself as long as what it holds
+               // is equal too: number `size` of the program's `contents`
+  Stateless,   // slot; an instance without state, handed through whole; size is 1 if
+               // nobody but the call holds it: then it equals others of its class, and
+               // the trace gets another
   Unset,       // a `__slots__` entry without a value
   Ref,         // the object of slot `size`, met before
-  Extent,      // follows Set, FrozenSet, Reduce and, among closures, Function: how
-               // much belongs to them
-  Tuple,       // size parts; if all are constants: object is the tuple, extra its nodes
-  NamedTuple,  // size parts; object is the class
+  Extent,      // follows Set, FrozenSet, Reduce, an Instance with declared fields and,
+               // among closures, Function: how much belongs to them
+  Tuple,       // slot; size parts; if all are constants: object is the tuple, and extra
+               // is no slot but how many nodes there are
+  NamedTuple,  // slot; size parts; object is the class
   List,        // slot; size parts
   Dict,        // slot; size pairs of key and value
   Set,         // slot; Extent; size parts in an order that depends on their values only
   FrozenSet,   // like Set; if all parts are constants: object and extra as for Tuple
   Range,       // 3 parts: start, stop, step
-  Slice,       // 3 parts: start, stop, step
+  Slice,       // slot; 3 parts: start, stop, step
   Bytearray,   // slot; object is a bytes copy
   NumpyArray,  // slot; object is a copy
-  Method,      // 2 parts: __func__, __self__
+  Method,      // slot; 2 parts: __func__, __self__
   Partial,     // slot; 4 parts: func, args, keywords, __dict__
-  Instance,  // slot; plan; size pairs of `__dict__`, then one part a `__slots__` entry
-  Reduce,    // slot; object is the class; size is a set of ReducePart; Extent
-  Call,      // extra is 1 if the callable is a part; size positional parts; object
-             // is the tuple of keyword names; then one part a keyword
+  Instance,    // slot; plan; Extent if the class declares its fields; size pairs of
+               // `__dict__`, then one part a `__slots__` entry
+  Reduce,      // slot; object is the class; size is a set of ReducePart; Extent
+  Call,        // extra is 1 if the callable is a part; size positional parts; object
+               // is the tuple of keyword names; then one part a keyword
 };
 
 inline constexpr bool is_constant(Op op) { return op <= Op::Function; }
-// Whether `extra` is a slot.
-inline constexpr bool has_slot(Op op) {
-  return op != Op::Tuple && op != Op::FrozenSet && op != Op::Extent &&
-         op != Op::Forward && op != Op::Call;
-}
-
 enum Forwarded : std::uint32_t {
   kLeaf,      // leaf `size` of the call
   kFunction,  // function `size` of the call
-  kOpaque,    // the opaque object at node `size` of the call
+  kWhole,     // what was handed through whole at node `size` of the call
 };
 
 // The parts of a reduction that are there, in this order after `func` and `args`.
@@ -83,18 +85,43 @@ struct Node {
   union {
     PyObject* object;      // owned by the program
     const TypePlan* plan;  // Instance: the program is one of its owners
-    std::size_t number;  // Extent: of a Reduce its leaves, of a set its first SetEntry
+    // Extent: of a Reduce its leaves (`extra` is 0 or the number, plus 1, of what its
+    // reduction may leave out in `contents`); of a set its first PartEntry, and of an
+    // instance as well, or kInOrder.
+    std::size_t number;
   };
 };
 static_assert(sizeof(Node) == 16);
 
 inline constexpr std::uint32_t kMaxExtra = (1U << 24) - 1;
+inline constexpr std::size_t kInOrder = SIZE_MAX;
+
+// Whether `extra` is a slot.
+inline bool has_slot(const Node& node) {
+  switch (node.op) {
+    case Op::Tuple:
+    case Op::FrozenSet:
+      return node.object == nullptr;
+    case Op::Extent:
+    case Op::Forward:
+    case Op::Call:
+      return false;
+    default:
+      return true;
+  }
+}
+
+// Whether an object is handed through whole that equals others.
+inline bool is_handed_through(const Node& node) {
+  return node.op == Op::Opaque || node.op == Op::Owner || node.op == Op::Stateless;
+}
 
 // Where the parts of a set stand, one entry an element in the order in which the set
 // was iterated when it was flattened: a set built the same way iterates the same way.
-struct SetEntry {
+// Likewise the attributes of an instance whose class has an order of its own for them.
+struct PartEntry {
   std::uint32_t node;  // from the node after the Extent
-  std::uint32_t leaf;  // from the first leaf of the set
+  std::uint32_t leaf;  // from the first leaf of the whole
 };
 
 class Program {
@@ -116,14 +143,18 @@ class Program {
   void swap(Program& other) noexcept;
 
   std::vector<Node> nodes;
-  std::vector<SetEntry> set_entries;
+  std::vector<PartEntry> part_entries;
   // The functions by their number, and the code that each had.
   std::vector<Owned> functions;
   std::vector<Owned> codes;
+  // Whether nobody but the call holds it.
+  std::vector<bool> lone_functions;
   // Among closures: the objects of the slots, which are all that could be shared; and
   // the opaque objects of the call that was made with them.
   std::vector<Owned> originals;
   std::vector<Owned> call_opaque;
+  // Skeletons of what is compared and not put together: see `Owner` and `Extent`.
+  std::vector<Owned> contents;
   std::uint32_t leaves = 0;
   // How many nodes the call has that a Forward counts on; 0 if there is none.
   std::size_t inputs = 0;
@@ -131,7 +162,7 @@ class Program {
   std::vector<std::uint32_t> withheld;
   std::uint32_t slots = 0;
   std::uint32_t depth = 0;
-  // There is a Reduce: matching runs Python, after the walk.
+  // There is a Reduce or an Owner: matching runs Python, after the walk.
   bool reduces = false;
   // Matching may allocate: there is an instance or a set.
   bool allocates = false;
@@ -142,6 +173,10 @@ class Program {
   Owned call_kwnames;
   std::vector<std::uint32_t> keyword_places;
 };
+
+// How many references programs have to instances without state, which are not those of
+// others that could tell them by `is`.
+std::unordered_map<PyObject*, std::size_t>& stateless_references();
 
 // How many nodes of the next level belong to this one.
 std::size_t parts_of(const Program& program, const Node& node);
@@ -167,6 +202,9 @@ extern PyTypeObject SkeletonType;
 // A new Skeleton that takes over `program`; nullptr with an exception set on failure.
 Skeleton* new_skeleton(Program&& program, const char* root);
 
+// Objects, and the nodes that stand for them.
+using NodeObjects = std::vector<std::pair<std::size_t, Owned>>;
+
 // --- the verbs ---
 
 // The pieces of a call, borrowed from the caller until Python runs: a partial lends its
@@ -177,6 +215,8 @@ struct CallView {
   std::uint32_t positional;
   PyObject* kwnames;  // nullptr if there are no keywords
   bool keyword_order_matters;
+  // The arguments lie on the caller's stack, and in nothing that others know.
+  bool on_stack;
   // How many of the arguments are held, in one of the two.
   std::size_t held = 0;
   std::array<PyObject*, 8> few = {};
@@ -202,10 +242,12 @@ bool flatten(PyObject* object, PyObject* leaf_type, const char* root, Program& p
              std::vector<PyObject*>& leaves);
 // The same for the result of a function. `call` is the skeleton of its call and
 // `inputs` a tuple of the leaves that it was given, None for one that must not come
-// back, because it was donated.
+// back, because it was donated. `reduced` gets the objects that were reduced.
 bool flatten_result(PyObject* object, Skeleton* call, PyObject* inputs,
-                    Program& program, std::vector<PyObject*>& leaves);
-bool flatten_call(CallView& call, Program& program, std::vector<PyObject*>& leaves);
+                    Program& program, std::vector<PyObject*>& leaves,
+                    NodeObjects& reduced);
+bool flatten_call(CallView& call, Program& program, std::vector<PyObject*>& leaves,
+                  NodeObjects& reduced);
 
 // What the functions of a skeleton hold (defaults, closure cells, attributes), as a
 // Skeleton that is there to be compared: of arrays, it has the very objects. None if it
@@ -215,6 +257,16 @@ PyObject* closures_of(Skeleton* skeleton);
 // The same as it is now: a new reference.
 PyObject* closures_now(Skeleton* skeleton);
 
+// What an object that is handed through whole holds now, as a Skeleton that is there to
+// be compared: it has the very arrays and functions. `has_leaves` tells whether there
+// are arrays. A new reference; nullptr with an exception set on failure. Runs Python.
+PyObject* content_now(PyObject* object, bool& has_leaves);
+
+// The attributes of an instance that are plain data, as a new dict, if its class has a
+// reduction which may leave them out: a new reference, None if there are none, or
+// nullptr with an exception set.
+PyObject* plain_attributes(PyObject* object);
+
 enum class Match { No, Yes, Error };
 
 // Whether flattening `call` would give `program`. The `program.leaves` places of
@@ -222,31 +274,43 @@ enum class Match { No, Yes, Error };
 // functions that are equal and not the same: a skeleton has those it was made with. May
 // run Python: the caller must hold the program's owner.
 // `opaque` gets the opaque objects that are equal and not the same, and their nodes.
-using OpaqueObjects = std::vector<std::pair<std::size_t, Owned>>;
 Match match_call(const Program& program, CallView& call, PyObject** leaves,
-                 OpaqueObjects& opaque);
+                 NodeObjects& opaque);
 
 // Where the result of a call gets from what is forwarded.
 struct Inputs {
   const Program& call;
   PyObject* const* leaves;
-  const OpaqueObjects& opaque;
+  const NodeObjects& opaque;
 };
 
 // The object that `program` and `leaves` describe: a new reference, or nullptr with an
 // exception set. May run Python: the caller must hold the program's owner.
 PyObject* rebuild(const Program& program, const char* root, PyObject* const* leaves);
-// The same for a result.
+// The same for a result. `rebuilt` gets what reductions have made.
 PyObject* rebuild_result(const Program& program, PyObject* const* leaves,
-                         const Inputs& inputs);
+                         const Inputs& inputs, NodeObjects* rebuilt = nullptr);
 // For a call: a tuple (callable or None, args, kwargs).
-PyObject* rebuild_call(const Program& program, PyObject* const* leaves);
+PyObject* rebuild_call(const Program& program, PyObject* const* leaves,
+                       NodeObjects* rebuilt = nullptr);
+
+// Whether the reductions of a program reproduce the objects that were reduced: a class
+// of which one does not is noted, and its instances are handed through whole from then
+// on, so that what was flattened has to be flattened again. 1, 0, or -1 with an
+// exception set. Runs Python.
+int check_call(const Program& program, PyObject* const* leaves,
+               const NodeObjects& reduced);
+int check_result(const Program& program, PyObject* const* leaves, const Inputs& inputs,
+                 const NodeObjects& reduced);
 
 // -1 with an exception set on failure. May run Python (`__hash__` of an opaque object).
 Py_hash_t hash(const Program& program);
 // 1, 0, or -1 with an exception set. May run Python (`__eq__` of an opaque object): the
 // caller must hold both.
 int equal(Skeleton* first, Skeleton* second);
+
+// How many bytes a skeleton keeps that are not JAX's, its functions' content included.
+std::size_t static_bytes(const Skeleton* skeleton);
 
 // The functions of `skeleton` are about to be traced once more: those that no longer
 // hold what they held are from now on equal to themselves only. Runs Python. False with

@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <fstream>
+#include <iterator>
 #include <new>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -12,24 +15,26 @@
 
 namespace autojit {
 
+std::uint64_t uses = 0;
+ProcessLimits process_limits;
+
 namespace {
 
-void unlink(Table* table, Specialization* entry) {
-  (entry->newer != nullptr ? entry->newer->older : table->newest) = entry->older;
-  (entry->older != nullptr ? entry->older->newer : table->oldest) = entry->newer;
-}
-
-void link_front(Table* table, Specialization* entry) {
-  entry->newer = nullptr;
-  entry->older = table->newest;
-  (table->newest != nullptr ? table->newest->newer : table->oldest) = entry;
-  table->newest = entry;
+// All tables. Guarded by the GIL, as all that follows.
+std::unordered_set<Table*>& tables() {
+  static auto* set = new std::unordered_set<Table*>();
+  return *set;
 }
 
 // Takes an entry out; the caller then drops it, when the table is whole again.
 void take_out(Table* table, Specialization* entry) {
   ++table->removals;
-  unlink(table, entry);
+  if (table->newest == entry) {
+    table->newest = nullptr;
+  }
+  table->bytes -= entry->bytes;
+  process_limits.programs -= entry->trace->programs;
+  entry->trace->entry = nullptr;
   auto [begin, end] = table->by_hash->equal_range(entry->hash);
   for (auto it = begin; it != end; ++it) {
     if (it->second == entry) {
@@ -43,7 +48,6 @@ void take_out(Table* table, Specialization* entry) {
 void drop(Specialization* entry) {
   Trace* trace = entry->trace;
   PyObject* compiled = entry->compiled;
-  trace->entry = nullptr;
   delete entry;
   Py_DECREF(trace);
   Py_DECREF(compiled);
@@ -61,11 +65,14 @@ Specialization* entry_of(Table* table, Py_hash_t hash, PyObject* compiled) {
 
 int table_traverse(PyObject* self, visitproc visit, void* arg) {
   auto* table = reinterpret_cast<Table*>(self);
-  for (Specialization* entry = table->newest; entry != nullptr; entry = entry->older) {
-    Py_VISIT(entry->trace);
-    Py_VISIT(entry->compiled);
+  if (table->by_hash != nullptr) {
+    for (auto [hash, entry] : *table->by_hash) {
+      Py_VISIT(entry->trace);
+      Py_VISIT(entry->compiled);
+    }
   }
   Py_VISIT(table->options);
+  Py_VISIT(table->like);
   return 0;
 }
 
@@ -80,14 +87,20 @@ struct Home {
   std::vector<Table*> tables;  // borrowed: a table that goes takes itself out
 };
 
-// Guarded by the GIL, as all that follows.
 std::unordered_map<PyObject*, Home>& homes() {
   static auto* map = new std::unordered_map<PyObject*, Home>();
   return *map;
 }
 
+// The tables of callable objects, by the hash of their skeletons; borrowed like those.
+std::unordered_multimap<Py_hash_t, Table*>& tables_of_objects() {
+  static auto* map = new std::unordered_multimap<Py_hash_t, Table*>();
+  return *map;
+}
+
 // What a table holds may lead to the function itself, which would then never go. Hence
-// the bounds, and the low one for tables that are likely to.
+// the bounds, and the low one for tables that are likely to, or keep what an object
+// held.
 Parked parked_alone{.maxsize = 4096};
 Parked parked_with_function{.maxsize = 64};
 
@@ -159,6 +172,15 @@ bool file(Table* table, PyObject* key) {
 }
 
 void unfile(Table* table) {
+  if (table->like != nullptr) {
+    auto [begin, end] = tables_of_objects().equal_range(table->like->hash);
+    auto found = std::find_if(
+        begin, end, [table](const auto& filed) { return filed.second == table; });
+    if (found != end) {
+      tables_of_objects().erase(found);
+    }
+    return;
+  }
   Home* home = table->key != nullptr ? home_of(table->key) : nullptr;
   if (home == nullptr) {
     return;
@@ -175,10 +197,12 @@ void table_dealloc(PyObject* self) {
   PyObject_GC_UnTrack(self);
   auto* table = reinterpret_cast<Table*>(self);
   unfile(table);
+  tables().erase(table);
   clear(table);
   delete table->by_hash;
   Py_XDECREF(table->traces);
   Py_XDECREF(table->options);
+  Py_XDECREF(table->like);
   PyObject_GC_Del(self);
 }
 
@@ -202,10 +226,12 @@ void trace_dealloc(PyObject* self) {
 PyObject* trace_begin(PyObject* self, PyObject* /*args*/) {
   Trace* trace = cast_trace(self);
   ++trace->traces->count;
+  if (trace->entry != nullptr) {
+    ++process_limits.programs;
+  }
   Owned skeleton = Owned::borrow(reinterpret_cast<PyObject*>(trace->skeleton));
   try {
-    return !std::exchange(trace->has_begun, true) ||
-                   note_changed_functions(trace->skeleton)
+    return trace->programs++ == 0 || note_changed_functions(trace->skeleton)
                ? skeleton.release()
                : nullptr;
   } catch (const std::bad_alloc&) {
@@ -288,7 +314,7 @@ Trace* new_trace(Table* table, Skeleton* skeleton) {
   Py_INCREF(skeleton);
   trace->skeleton = skeleton;
   trace->warnings = warnings.release();
-  trace->has_begun = false;
+  trace->programs = 0;
   trace->by_identity = false;
   trace->entry = nullptr;
   trace->in_flight = 0;
@@ -298,7 +324,7 @@ Trace* new_trace(Table* table, Skeleton* skeleton) {
 
 namespace {
 
-Table* new_table(PyObject* options, std::size_t maxsize) {
+Table* new_table(PyObject* options, const Bounds& bounds) {
   auto* traces = PyObject_New(TraceCount, &TraceCountType);
   if (traces == nullptr) {
     return nullptr;
@@ -311,13 +337,15 @@ Table* new_table(PyObject* options, std::size_t maxsize) {
   }
   table->by_hash =
       new (std::nothrow) std::unordered_multimap<Py_hash_t, Specialization*>;
-  table->newest = table->oldest = nullptr;
+  table->newest = nullptr;
   table->removals = 0;
   table->traces = traces;
   table->hits = table->misses = 0;
-  table->maxsize = maxsize;
+  table->bounds = bounds;
+  table->bytes = 0;
   table->options = Py_NewRef(options);
   table->key = nullptr;
+  table->like = nullptr;
   table->parked = nullptr;
   table->parked_later = table->parked_earlier = nullptr;
   PyObject_GC_Track(reinterpret_cast<PyObject*>(table));
@@ -326,12 +354,25 @@ Table* new_table(PyObject* options, std::size_t maxsize) {
     PyErr_NoMemory();
     return nullptr;
   }
+  Owned guard = Owned::steal(reinterpret_cast<PyObject*>(table));
+  tables().insert(table);
+  guard.release();
+  return table;
+}
+
+// Takes a table, which is held, for another dispatcher: a new reference.
+Table* take(Table* table) {
+  Py_INCREF(table);
+  if (table->parked != nullptr) {
+    unpark(table);
+    Py_DECREF(table);
+  }
   return table;
 }
 
 // The table filed under `key` that has these options: a new reference, or nullptr.
 // False with an exception set on failure. May run Python.
-bool find_table(PyObject* key, PyObject* options, std::size_t maxsize, Table*& found) {
+bool find_table(PyObject* key, PyObject* options, const Bounds& bounds, Table*& found) {
   found = nullptr;
   std::vector<Owned> candidates;  // comparing may change the homes
   if (Home* home = home_of(key); home != nullptr) {
@@ -339,9 +380,9 @@ bool find_table(PyObject* key, PyObject* options, std::size_t maxsize, Table*& f
       candidates.push_back(Owned::borrow(reinterpret_cast<PyObject*>(table)));
     }
   }
-  for (Owned& candidate : candidates) {
+  for (const Owned& candidate : candidates) {
     auto* table = reinterpret_cast<Table*>(candidate.get());
-    if (table->maxsize != maxsize) {
+    if (table->bounds != bounds) {
       continue;
     }
     int same = PyObject_RichCompareBool(table->options, options, Py_EQ);
@@ -349,12 +390,7 @@ bool find_table(PyObject* key, PyObject* options, std::size_t maxsize, Table*& f
       return false;
     }
     if (same != 0 && table->key == key) {
-      if (table->parked != nullptr) {
-        unpark(table);
-        Py_DECREF(table);  // `candidate` holds it
-      }
-      candidate.release();
-      found = table;
+      found = take(table);
       return true;
     }
   }
@@ -363,15 +399,75 @@ bool find_table(PyObject* key, PyObject* options, std::size_t maxsize, Table*& f
 
 }  // namespace
 
-Table* table_for(PyObject* key, PyObject* options, std::size_t maxsize) {
+namespace {
+
+// The skeleton of a callable object, with its hash; nothing if it can't be taken apart,
+// or with an exception set on failure. May run Python.
+Owned skeleton_of(PyObject* object) {
+  std::vector<PyObject*> leaves;
+  Program program;
+  bool done = flatten(object, nullptr, "obj", program, leaves);
+  for (PyObject* leaf : leaves) {
+    Py_DECREF(leaf);
+  }
+  Owned skeleton = Owned::steal(
+      done ? reinterpret_cast<PyObject*>(new_skeleton(std::move(program), "obj"))
+           : nullptr);
+  auto* like = reinterpret_cast<Skeleton*>(skeleton.get());
+  if (skeleton && PyObject_Hash(skeleton.get()) != -1 &&
+      (!like->program.has_closures || closures_of(like) != nullptr)) {
+    return skeleton;
+  }
+  if (PyErr_ExceptionMatches(PyExc_RecursionError) != 0 || clear_refusal()) {
+    PyErr_Clear();
+  }
+  return {};
+}
+
+}  // namespace
+
+Table* table_for_object(PyObject* object, PyObject* options, const Bounds& bounds) {
+  // An object that can't be taken apart has a table of its own.
+  Owned like = skeleton_of(object);
+  if (!like) {
+    return PyErr_Occurred() == nullptr ? new_table(options, bounds) : nullptr;
+  }
+  auto* skeleton = reinterpret_cast<Skeleton*>(like.get());
+  std::vector<Owned> candidates;  // comparing may change what there is
+  auto [begin, end] = tables_of_objects().equal_range(skeleton->hash);
+  for (auto it = begin; it != end; ++it) {
+    candidates.push_back(Owned::borrow(reinterpret_cast<PyObject*>(it->second)));
+  }
+  for (const Owned& candidate : candidates) {
+    auto* table = reinterpret_cast<Table*>(candidate.get());
+    if (table->bounds != bounds) {
+      continue;
+    }
+    int same = PyObject_RichCompareBool(table->options, options, Py_EQ);
+    same = same == 1 ? equal(table->like, skeleton) : same;
+    if (same != 0) {
+      return same < 0 ? nullptr : take(table);
+    }
+  }
+  Table* table = new_table(options, bounds);
+  if (table != nullptr) {
+    Owned guard = Owned::steal(reinterpret_cast<PyObject*>(table));
+    tables_of_objects().emplace(skeleton->hash, table);
+    table->like = reinterpret_cast<Skeleton*>(like.release());
+    guard.release();
+  }
+  return table;
+}
+
+Table* table_for(PyObject* key, PyObject* options, const Bounds& bounds) {
   Table* found = nullptr;
-  if (!find_table(key, options, maxsize, found)) {
+  if (!find_table(key, options, bounds, found)) {
     return nullptr;
   }
   if (found != nullptr) {
     return found;
   }
-  Owned table = Owned::steal(reinterpret_cast<PyObject*>(new_table(options, maxsize)));
+  Owned table = Owned::steal(reinterpret_cast<PyObject*>(new_table(options, bounds)));
   return table && file(reinterpret_cast<Table*>(table.get()), key)
              ? reinterpret_cast<Table*>(table.release())
              : nullptr;
@@ -386,7 +482,11 @@ bool may_lead_to_function(const Node& node) {
   switch (node.op) {
     case Op::Function:
     case Op::Opaque:
+    case Op::Owner:
       return true;
+    case Op::Stateless:
+      object = reinterpret_cast<PyObject*>(Py_TYPE(node.object));
+      break;
     case Op::Instance:
       object = reinterpret_cast<PyObject*>(node.plan->type);
       break;
@@ -407,23 +507,24 @@ bool may_lead_to_function(const Node& node) {
 
 // Whether the static parts of a table may keep the function alive that it belongs to.
 bool may_hold_its_function(const Table* table) {
+  if (table->like != nullptr) {
+    return true;
+  }
   if (!PyFunction_Check(table->key) || is_named_function(table->key)) {
     return false;
   }
-  for (const Specialization* entry = table->newest; entry != nullptr;
-       entry = entry->older) {
-    const std::vector<Node>& nodes = entry->skeleton->program.nodes;
-    if (std::any_of(nodes.begin(), nodes.end(), may_lead_to_function)) {
-      return true;
-    }
-  }
-  return false;
+  return std::any_of(
+      table->by_hash->begin(), table->by_hash->end(), [](const auto& filed) {
+        const std::vector<Node>& nodes = filed.second->skeleton->program.nodes;
+        return std::any_of(nodes.begin(), nodes.end(), may_lead_to_function);
+      });
 }
 
 }  // namespace
 
 void park(Table* table) {
-  if (Py_REFCNT(table) != 1 || table->key == nullptr || table->newest == nullptr) {
+  bool is_filed = table->key != nullptr || table->like != nullptr;
+  if (Py_REFCNT(table) != 1 || !is_filed || table->by_hash->empty()) {
     Py_DECREF(table);
     return;
   }
@@ -449,7 +550,7 @@ bool same_identities(const Skeleton* a, const Skeleton* b) {
                                }) &&
                     std::equal(x.nodes.begin(), x.nodes.end(), y.nodes.begin(),
                                y.nodes.end(), [](const Node& one, const Node& other) {
-                                 return one.op != Op::Opaque ||
+                                 return !is_handed_through(one) ||
                                         one.object == other.object;
                                }));
 }
@@ -491,11 +592,26 @@ bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Compiled& compiled) 
   return true;
 }
 
+namespace {
+
+bool is_too_much(const Table& table) {
+  const Bounds& bounds = table.bounds;
+  return (bounds.size != 0 && table.by_hash->size() > bounds.size) ||
+         (bounds.bytes != 0 && table.bytes > bounds.bytes && table.by_hash->size() > 1);
+}
+
+}  // namespace
+
 bool insert(Table* table, Py_hash_t hash, const Compiled& compiled) {
   auto* trace = reinterpret_cast<Trace*>(compiled.trace.get());
-  auto* entry = new (std::nothrow) Specialization{
-      trace,   trace->skeleton, compiled.function.get(), hash, false, false,
-      nullptr, nullptr};
+  auto* entry = new (std::nothrow) Specialization{trace,
+                                                  trace->skeleton,
+                                                  compiled.function.get(),
+                                                  hash,
+                                                  false,
+                                                  false,
+                                                  0,
+                                                  static_bytes(trace->skeleton)};
   if (entry == nullptr) {
     PyErr_NoMemory();
     return false;
@@ -510,11 +626,16 @@ bool insert(Table* table, Py_hash_t hash, const Compiled& compiled) {
   Py_INCREF(entry->trace);
   Py_INCREF(entry->compiled);
   trace->entry = entry;
-  link_front(table, entry);
-  if (table->maxsize != 0 && table->by_hash->size() > table->maxsize) {
-    Specialization* oldest = table->oldest;
-    take_out(table, oldest);
-    drop(oldest);
+  table->bytes += entry->bytes;
+  process_limits.programs += trace->programs;
+  use(table, entry);
+  while (is_too_much(*table)) {
+    auto oldest = std::min_element(
+        table->by_hash->begin(), table->by_hash->end(),
+        [](const auto& a, const auto& b) { return a.second->used < b.second->used; });
+    Specialization* goes = oldest->second;
+    take_out(table, goes);
+    drop(goes);
   }
   return true;
 }
@@ -540,17 +661,63 @@ PyObject* traced_warnings(Table* table, Py_hash_t hash, PyObject* compiled) {
   return entry->trace->warnings;
 }
 
-void move_to_front(Table* table, Specialization* entry) {
-  unlink(table, entry);
-  link_front(table, entry);
-}
-
 void clear(Table* table) {
-  while (table->newest != nullptr) {
-    Specialization* entry = table->newest;
+  while (table->by_hash != nullptr && !table->by_hash->empty()) {
+    Specialization* entry = table->by_hash->begin()->second;
     take_out(table, entry);
     drop(entry);
   }
+}
+
+void keep_within_limits() {
+  ProcessLimits& limits = process_limits;
+  std::size_t keep = limits.programs;
+  if (limits.max_programs != 0 && keep > limits.max_programs) {
+    // Some more, so that it need not be done each time.
+    keep = limits.max_programs - limits.max_programs / 8;
+  }
+  if (limits.max_maps != 0 && limits.programs_until_count-- == 0) {
+    // A program holds three maps for each of its kernels, few have more than this.
+    constexpr std::size_t kMapsOfProgram = 256;
+    constexpr std::size_t kFewestPrograms = 16;
+    std::size_t maps = count_maps();
+    std::size_t left = limits.max_maps - std::min(maps, limits.max_maps);
+    limits.programs_until_count = std::max(left / kMapsOfProgram, kFewestPrograms);
+    if (left == 0) {
+      keep = std::min(keep, limits.programs / 2);
+    }
+  }
+  if (keep == limits.programs) {
+    return;
+  }
+  std::vector<std::pair<Table*, Specialization*>> all;
+  for (Table* table : tables()) {
+    for (auto [hash, entry] : *table->by_hash) {
+      all.emplace_back(table, entry);
+    }
+  }
+  std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
+    return a.second->used < b.second->used;
+  });
+  std::size_t count = 0;
+  for (; count < all.size() && limits.programs > keep; ++count) {
+    take_out(all[count].first, all[count].second);
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    drop(all[i].second);
+  }
+}
+
+std::size_t default_max_maps() {
+  std::size_t allowed = 0;
+  std::ifstream("/proc/sys/vm/max_map_count") >> allowed;
+  return allowed / 2;
+}
+
+std::size_t count_maps() {
+  std::ifstream maps("/proc/self/maps");
+  return static_cast<std::size_t>(std::count(std::istreambuf_iterator<char>(maps),
+                                             std::istreambuf_iterator<char>(), '\n'));
 }
 
 }  // namespace autojit

@@ -1,5 +1,6 @@
 // The table of a function's specializations: last hit first, then hash; bounded, the
-// least recently used goes. And which table belongs to which function.
+// least recently used goes. Which table belongs to which function. And the bounds of
+// all tables together.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,8 @@ struct Trace {
   // Owned: of the last call that was found by its hash, whose functions a trace runs.
   Skeleton* skeleton;
   PyObject* warnings;  // owned dict: what tracing has warned of, see `_warnings.py`
-  bool has_begun;      // the function was traced before
+  // How often the function was traced for it: each time JAX makes a program.
+  std::size_t programs;
   // A result hands through what belongs to the functions or opaque objects of the call:
   // those of another call can't stand for them, even if they are equal.
   bool by_identity;
@@ -37,11 +39,10 @@ struct Specialization {
   Skeleton* skeleton;  // borrowed: the trace's
   PyObject* compiled;  // owned
   Py_hash_t hash;
-  bool proven;  // a call of it has returned
-  bool warns;   // there are warnings
-  // From the most to the least recently used.
-  Specialization* newer;
-  Specialization* older;
+  bool proven;         // a call of it has returned
+  bool warns;          // there are warnings
+  std::uint64_t used;  // the number of its last use, of all uses of all tables
+  std::size_t bytes;   // what it keeps that is static
 };
 
 // Tables that no dispatcher holds, each with the reference that keeps it: a function
@@ -53,20 +54,47 @@ struct Parked {
   std::size_t count = 0;
 };
 
+// How much a table may keep; 0: as much as comes.
+struct Bounds {
+  std::size_t size;   // specializations
+  std::size_t bytes;  // of static data, but for the specialization used last
+
+  bool operator==(const Bounds&) const = default;
+};
+
+// The bounds of all tables together, and what there is. The programs of JAX hold memory
+// maps, of which Linux allows a process so many and no more.
+struct ProcessLimits {
+  std::size_t programs = 0;
+  std::size_t max_programs = 4096;  // 0: unbounded, as `max_maps`
+  std::size_t max_maps = 0;
+  std::size_t programs_until_count = 0;  // before the maps are counted again
+};
+extern ProcessLimits process_limits;
+// Half of what the kernel allows; 0 if it sets no bound.
+std::size_t default_max_maps();
+// How many memory maps this process has; 0 if that can't be told.
+std::size_t count_maps();
+// A function was traced: drops what was used least recently if there is too much in all
+// tables. May run Python.
+void keep_within_limits();
+
 // The Python object that a dispatcher holds.
 struct Table {
   PyObject_HEAD
   std::unordered_multimap<Py_hash_t, Specialization*>* by_hash;
-  Specialization* newest;
-  Specialization* oldest;
+  Specialization* newest;  // the one used last, or nullptr if that has gone
   std::uint64_t removals;  // how often one has gone
   TraceCount* traces;      // owned
   std::uint64_t hits;
   std::uint64_t misses;
-  std::size_t maxsize;  // 0: unbounded
-  PyObject* options;    // owned
-  // What it is filed under, borrowed; nullptr if it is not, or no longer.
+  Bounds bounds;
+  std::size_t bytes;  // of all specializations
+  PyObject* options;  // owned
+  // What it is filed under: a function, borrowed, or the skeleton of a callable object,
+  // owned. Both are nullptr if it is not, or no longer.
   PyObject* key;
+  Skeleton* like;
   // Among the tables that no dispatcher holds, or nullptr: from the last to the first
   // put there.
   Parked* parked;
@@ -89,7 +117,9 @@ extern PyTypeObject TraceType;
 // The table of all dispatchers of one function with equal options: a new reference.
 // `key` stands for the function; without weak references to it, the table is not
 // shared. May run Python. nullptr with an exception set on failure.
-Table* table_for(PyObject* key, PyObject* options, std::size_t maxsize);
+Table* table_for(PyObject* key, PyObject* options, const Bounds& bounds);
+// The same for a callable object: that of another that is equal but for its arrays.
+Table* table_for_object(PyObject* object, PyObject* options, const Bounds& bounds);
 
 // Drops the reference of a dispatcher that goes, and keeps the table for the next one
 // of the same function if it is the last. May run Python.
@@ -118,12 +148,10 @@ void settle(Table* table, Py_hash_t hash, const Compiled& compiled, bool worked)
 // The specialization was traced: the dict of its warnings, borrowed, if there are any.
 PyObject* traced_warnings(Table* table, Py_hash_t hash, PyObject* compiled);
 
-// Moves a specialization to the front.
-void move_to_front(Table* table, Specialization* entry);
+extern std::uint64_t uses;  // of all specializations
 inline void use(Table* table, Specialization* entry) {
-  if (entry != table->newest) {
-    move_to_front(table, entry);
-  }
+  entry->used = ++uses;
+  table->newest = entry;
 }
 
 // Drops all. May run Python.

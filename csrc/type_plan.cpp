@@ -20,6 +20,7 @@ namespace autojit {
 Config config;
 PyTypeObject* hot_leaf_type = nullptr;
 PyTypeObject* partial_type = nullptr;
+PyTypeObject* finalize_type = nullptr;
 std::uint64_t copyreg_version = UINT64_MAX;
 
 namespace {
@@ -59,6 +60,10 @@ struct Names {
   PyObject* getattribute;
   PyObject* dict;
   PyObject* fields;
+  PyObject* dataclass_fields;
+  PyObject* attrs_fields;
+  PyObject* attr_name;
+  PyObject* del;
   PyObject* module;
   PyObject* qualname;
   PyObject* name;
@@ -202,7 +207,7 @@ bool made_by_class_statement(PyTypeObject* type) {
 bool has_dict(PyTypeObject* type) { return type->tp_dictoffset != 0; }
 
 // Whether a method is one of the class's own making, which knows what it does: a Python
-// function of other modules than those of the standard library.
+// function of other modules than those of the standard library and numpy.
 bool is_users_own(PyObject* method) {
   if (method == nullptr || !PyFunction_Check(method)) {
     return false;
@@ -217,7 +222,13 @@ bool is_users_own(PyObject* method) {
   Owned root = Owned::steal(PyUnicode_Substring(module, 0, dot < 0 ? size : dot));
   int found = root ? PySet_Contains(library, root.get()) : -1;
   PyErr_Clear();
-  return found != 1;
+  return found != 1 &&
+         (!root || PyUnicode_CompareWithASCIIString(root.get(), "numpy") != 0);
+}
+
+// The same of the standard library or numpy, in Python.
+bool is_librarys(PyObject* method) {
+  return method != nullptr && PyFunction_Check(method) && !is_users_own(method);
 }
 
 bool may_lose(PyTypeObject* type) {
@@ -261,7 +272,8 @@ bool adds_slots(PyTypeObject* type) {
 // state and no other way to be copied.
 bool is_namedtuple(PyTypeObject* type) {
   if (!made_by_class_statement(type) || has_dict(type) ||
-      type->tp_basicsize != PyTuple_Type.tp_basicsize || !reduces_by_default(type)) {
+      type->tp_basicsize != PyTuple_Type.tp_basicsize || !reduces_by_default(type) ||
+      python::type_lookup(type, names.del) != nullptr) {
     return false;
   }
   PyObject* mro = type->tp_mro;
@@ -313,13 +325,39 @@ int answers_for_itself(PyObject* object) {
              : 0;
 }
 
-// 1 if the whole state of instances is what `__dict__` and `__slots__` hold; then
-// fills the plan. 0 if not, -1 with an exception set.
-int plan_instance(TypePlan& plan, PyObject* object) {
+// Notes the names that a class itself, and not only a base of it, declares as those of
+// its attributes: it is a dataclass or of attrs. False with an exception set on
+// failure. May run Python.
+bool find_fields(TypePlan& plan) {
+  PyObject* dict = plan.type->tp_dict;
+  Owned declared = Owned::borrow(PyDict_GetItemWithError(dict, names.dataclass_fields));
+  bool is_dataclass = declared && PyDict_CheckExact(declared.get());
+  if (!is_dataclass && PyErr_Occurred() == nullptr) {
+    declared = Owned::borrow(PyDict_GetItemWithError(dict, names.attrs_fields));
+  }
+  if (!declared || !(is_dataclass || PyTuple_Check(declared.get()))) {
+    return PyErr_Occurred() == nullptr;
+  }
+  Owned fields = Owned::steal(PySequence_List(declared.get()));
+  for (Py_ssize_t i = 0; fields && i < PyList_GET_SIZE(fields.get()); ++i) {
+    PyObject* field = PyList_GET_ITEM(fields.get(), i);
+    Owned name = is_dataclass ? Owned::borrow(field)
+                              : Owned::steal(PyObject_GetAttr(field, names.attr_name));
+    if (!name || !PyUnicode_CheckExact(name.get())) {
+      return name || clear_refusal();
+    }
+    PyObject* interned = name.release();
+    PyUnicode_InternInPlace(&interned);
+    append_owned(plan.fields, interned);
+  }
+  return static_cast<bool>(fields);
+}
+
+// Whether the whole state of instances is what `__dict__` and `__slots__` hold, which
+// then are noted: 1 if so, 0 if not, -1 with an exception set. May run Python.
+int find_state(TypePlan& plan, PyObject* object) {
   PyTypeObject* type = plan.type;
-  if (!made_by_class_statement(type) || type->tp_itemsize != 0 ||
-      !reduces_by_default(type) ||
-      python::type_lookup(type, names.getnewargs) != nullptr) {
+  if (!made_by_class_statement(type) || type->tp_itemsize != 0) {
     return 0;
   }
   for (PyTypeObject* base = type; base != &PyBaseObject_Type; base = base->tp_base) {
@@ -350,6 +388,32 @@ int plan_instance(TypePlan& plan, PyObject* object) {
   }
   plan.has_dict = has_dict(type);
   return 1;
+}
+
+// Fills the plan of a class that is none of the known ones. False with an exception set
+// on failure. May run Python.
+bool plan_instance(TypePlan& plan, PyObject* object) {
+  PyTypeObject* type = plan.type;
+  int shows_state = find_state(plan, object);
+  if (shows_state < 0) {
+    return false;
+  }
+  plan.shows_state = shows_state != 0;
+  plan.owns =
+      made_by_class_statement(type) && python::type_lookup(type, names.del) != nullptr;
+  if (plan.shows_state && reduces_by_default(type) &&
+      python::type_lookup(type, names.getnewargs) == nullptr) {
+    plan.kind = Kind::Instance;
+    return !plan.has_dict || find_fields(plan);
+  }
+  plan.kind = Kind::Reduce;
+  plan.may_lose = may_lose(type);
+  plan.may_lose_slots = plan.may_lose && adds_slots(type);
+  plan.is_users = made_by_class_statement(type) &&
+                  !is_librarys(python::type_lookup(type, names.reduce_ex)) &&
+                  !is_librarys(python::type_lookup(type, names.reduce));
+  plan.may_omit = plan.is_users && plan.shows_state && !has_own_state(type);
+  return PyErr_Occurred() == nullptr;
 }
 
 struct BuiltinKind {
@@ -400,6 +464,13 @@ bool make_plan(TypePlan& plan, PyObject* object) {
     return false;
   }
   plan.is_leaf = leaf != 0;
+  if (!plan.is_leaf) {
+    Owned is_leaf = Owned::steal(PyObject_CallOneArg(config.is_leaf, object));
+    if (!is_leaf) {
+      return false;
+    }
+    plan.is_leaf = is_leaf.get() == Py_True;
+  }
   if (PyType_IsSubtype(type, &PyType_Type) != 0 ||
       PyType_IsSubtype(type, &PyModule_Type) != 0) {
     plan.kind = Kind::Identity;
@@ -420,20 +491,17 @@ bool make_plan(TypePlan& plan, PyObject* object) {
   } else if (PyType_IsSubtype(type, &PyTuple_Type) != 0 && is_namedtuple(type)) {
     plan.kind = Kind::NamedTuple;
   } else {
-    int instance = plan_instance(plan, object);
-    if (instance < 0) {
-      return false;
-    }
-    plan.kind = instance != 0 ? Kind::Instance : Kind::Reduce;
-    plan.may_lose = instance == 0 && may_lose(type);
-    plan.may_lose_slots = plan.may_lose && adds_slots(type);
+    return plan_instance(plan, object);
   }
   return PyErr_Occurred() == nullptr;
 }
 
+// The names of fields are interned.
 bool same_plan(const TypePlan& a, const TypePlan& b) {
   return a.kind == b.kind && a.is_leaf == b.is_leaf && a.has_dict == b.has_dict &&
+         a.shows_state == b.shows_state && a.owns == b.owns && a.fields == b.fields &&
          a.may_lose == b.may_lose && a.may_lose_slots == b.may_lose_slots &&
+         a.may_omit == b.may_omit && a.is_users == b.is_users &&
          std::equal(a.slots.begin(), a.slots.end(), b.slots.begin(), b.slots.end(),
                     [](const TypePlan::Slot& x, const TypePlan::Slot& y) {
                       return x.offset == y.offset;
@@ -515,6 +583,62 @@ const TypePlan* plan_for(PyObject* object) {
                "the class of an object, %s, changes whenever it is looked at",
                Py_TYPE(object)->tp_name);
   return nullptr;
+}
+
+// As all that holds Python objects here, it outlives the interpreter.
+std::unordered_map<PyObject*, Owned>& unfaithful_objects() {
+  static auto* map = new std::unordered_map<PyObject*, Owned>();
+  return *map;
+}
+
+namespace {
+
+PyObject* on_unfaithful_death(PyObject* capsule, PyObject* /*weak_object*/) {
+  auto found = unfaithful_objects().find(
+      static_cast<PyObject*>(PyCapsule_GetPointer(capsule, nullptr)));
+  if (found != unfaithful_objects().end()) {
+    Owned weak_object = std::move(found->second);  // dropped when the map is whole
+    unfaithful_objects().erase(found);
+  }
+  Py_RETURN_NONE;
+}
+PyMethodDef on_unfaithful_death_def = {"forget_object", on_unfaithful_death, METH_O,
+                                       nullptr};
+
+}  // namespace
+
+bool note_unfaithful(PyObject* object) {
+  if (PyType_SUPPORTS_WEAKREFS(Py_TYPE(object)) == 0) {
+    return false;
+  }
+  Owned capsule = Owned::steal(PyCapsule_New(object, nullptr, nullptr));
+  Owned callback = Owned::steal(
+      capsule ? PyCFunction_New(&on_unfaithful_death_def, capsule.get()) : nullptr);
+  Owned weak_object =
+      Owned::steal(callback ? PyWeakref_NewRef(object, callback.get()) : nullptr);
+  return weak_object &&
+         unfaithful_objects().insert_or_assign(object, std::move(weak_object)).second;
+}
+
+bool has_finalizer_slow(PyWeakReference* reference) {
+  for (; reference != nullptr; reference = reference->wr_next) {
+    if (reference->wr_callback != nullptr &&
+        PyObject_TypeCheck(reference->wr_callback, finalize_type) != 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+bool is_stateless(const TypePlan& plan, PyObject* object) {
+  PyObject* dict = nullptr;
+  if (plan.has_dict && (!python::get_instance_dict(object, dict) ||
+                        (dict != nullptr && PyDict_GET_SIZE(dict) != 0))) {
+    return false;
+  }
+  return std::all_of(
+      plan.slots.begin(), plan.slots.end(),
+      [object](const TypePlan::Slot& slot) { return slot.value(object) == nullptr; });
 }
 
 bool is_leaf_type_slow(PyTypeObject* type) {
@@ -693,6 +817,11 @@ bool is_local_class(PyObject* object) {
   return PyUnicode_FindChar(name, '<', 0, PyUnicode_GET_LENGTH(name), 1) >= 0;
 }
 
+bool has_own_state(PyTypeObject* type) {
+  return !is_object_s(type, names.getstate) ||
+         python::type_lookup(type, names.setstate) != nullptr;
+}
+
 bool may_change_its_mind(PyTypeObject* type) {
   return made_by_class_statement(type) || !is_object_s(type, names.reduce);
 }
@@ -816,6 +945,9 @@ namespace {
 // Whether a builtin class may have reduced an instance of a Python class without what
 // this has added. That is to be looked at in Python then.
 bool may_lose_attributes(PyObject* object, PyObject* reduction) {
+  if (PyExceptionInstance_Check(object)) {
+    return true;  // where it comes from
+  }
   const TypePlan* plan = find_plan(Py_TYPE(object));
   if (plan == nullptr || !plan->may_lose) {
     return plan == nullptr;
@@ -823,10 +955,9 @@ bool may_lose_attributes(PyObject* object, PyObject* reduction) {
   if (plan->may_lose_slots) {
     return true;
   }
-  PyObject* dict = reduction_part(reduction, 2) == Py_None
-                       ? python::instance_dict(object)  // may make it
-                       : nullptr;
-  return dict != nullptr && PyDict_GET_SIZE(dict) != 0;
+  PyObject* dict = python::instance_dict(object);  // may make it
+  return dict != nullptr && PyDict_GET_SIZE(dict) != 0 &&
+         reduction_part(reduction, 2) != dict;
 }
 
 // A set reduces to a list, in an order that says nothing: that of a subclass's instance
@@ -1120,19 +1251,25 @@ bool init_type_plans() {
       !intern(names.getnewargs_ex, "__getnewargs_ex__") ||
       !intern(names.getattribute, "__getattribute__") ||
       !intern(names.dict, "__dict__") || !intern(names.fields, "_fields") ||
+      !intern(names.dataclass_fields, "__dataclass_fields__") ||
+      !intern(names.attrs_fields, "__attrs_attrs__") ||
+      !intern(names.attr_name, "name") || !intern(names.del, "__del__") ||
       !intern(names.module, "__module__") || !intern(names.name, "__name__") ||
       !intern(names.qualname, "__qualname__")) {
     return false;
   }
   Owned functools = Owned::steal(PyImport_ImportModule("functools"));
   Owned enums = Owned::steal(PyImport_ImportModule("enum"));
-  if (!functools || !enums) {
+  Owned weakref = Owned::steal(PyImport_ImportModule("weakref"));
+  if (!functools || !enums || !weakref) {
     return false;
   }
+  finalize_type = reinterpret_cast<PyTypeObject*>(
+      PyObject_GetAttrString(weakref.get(), "finalize"));
   partial_type = reinterpret_cast<PyTypeObject*>(
       PyObject_GetAttrString(functools.get(), "partial"));
   Owned enum_class = Owned::steal(PyObject_GetAttrString(enums.get(), "Enum"));
-  if (partial_type == nullptr || !enum_class) {
+  if (partial_type == nullptr || finalize_type == nullptr || !enum_class) {
     return false;
   }
   class_statement_dealloc =

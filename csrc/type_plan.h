@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <unordered_map>
 #include <vector>
 
 #include "python_api.h"
@@ -11,12 +12,14 @@ namespace autojit {
 
 // What the Python side hands over once, at import.
 struct Config {
-  PyObject* leaf_types = nullptr;      // tuple of classes: JAX's arrays
+  PyObject* leaf_types = nullptr;  // tuple of classes: JAX's arrays
+  PyObject* is_leaf = nullptr;     // object -> whether JAX takes it for another value
   PyObject* identity_types = nullptr;  // tuple of classes compared by identity
   PyObject* ordinary_state = nullptr;  // frozenset of names, see `_reduce.py`
   PyObject* reduce = nullptr;          // (object, value) -> reduction or None
   PyObject* set_state = nullptr;       // (object, state, list, dict, setter)
   PyObject* specialize = nullptr;      // (fun, in_tree, trace, options) -> compiled
+  PyObject* say_where = nullptr;       // (error, skeleton, compiled, leaves)
   PyObject* replay = nullptr;          // (warnings, leaves, seen)
   PyObject* mark_seen = nullptr;       // (warnings, leaves, seen)
   PyObject* lazy_types = nullptr;      // frozenset: iterators that run code when asked
@@ -24,6 +27,7 @@ struct Config {
   PyObject* eager = nullptr;           // what a compiled function returns under
                                        // `jax.disable_jit`
   PyObject* copyreg_table = nullptr;   // copyreg.dispatch_table
+  PyObject* traceback_type = nullptr;  // what stands for an exception's traceback
 };
 extern Config config;
 
@@ -59,15 +63,32 @@ struct TypePlan {
   struct Slot {
     PyObject* name;  // owned str
     Py_ssize_t offset;
+
+    PyObject*& value(PyObject* object) const {
+      return *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + offset);
+    }
   };
   PyTypeObject* type;  // borrowed: each node owns a reference to it
   Kind kind = Kind::Reduce;
   bool is_leaf = false;
   bool has_dict = false;
+  // Instances have no other state than their `__dict__` and `slots`.
+  bool shows_state = false;
+  // Instances own a resource: the class has `__del__`.
+  bool owns = false;
   // Reduce: whether its reduction may leave out attributes, see `_reduce.py`.
   bool may_lose = false;
   bool may_lose_slots = false;
+  // Reduce: a user's own reduction may leave out attributes that are there to be seen.
+  bool may_omit = false;
+  // Reduce: it is a user's class, so that its reduction is to be checked.
+  bool is_users = false;
+  // A reduction did not reproduce an instance, of which no note could be taken.
+  mutable bool unfaithful = false;
   unsigned int version = 0;
+  // The names that a class declares its attributes by, in its own order, owned: of an
+  // Instance with a `__dict__`.
+  std::vector<PyObject*> fields;
   std::vector<Slot> slots;
   mutable std::uint32_t owners = 1;
 
@@ -77,6 +98,9 @@ struct TypePlan {
   ~TypePlan() {
     for (const Slot& slot : slots) {
       Py_DECREF(slot.name);
+    }
+    for (PyObject* field : fields) {
+      Py_DECREF(field);
     }
   }
   void release() const {
@@ -118,6 +142,45 @@ inline bool is_current(const TypePlan& plan) {
 // for one that has none the class's own `__new__` is asked first, as unpickling would:
 // it may be a singleton. May run Python.
 PyObject* new_instance(PyTypeObject* type, bool has_state);
+
+// Whether an object owns a resource, so that a copy of it could do harm: its class has
+// `__del__`, or there is a `weakref.finalize` of it. Runs nothing.
+inline bool has_finalizer(PyObject* object);
+inline bool owns_resource(const TypePlan& plan, PyObject* object) {
+  return plan.owns || has_finalizer(object);
+}
+
+// Whether an instance has no state at all. Its plan shows the state. May make its
+// `__dict__`; runs nothing.
+bool is_stateless(const TypePlan& plan, PyObject* object);
+
+// Objects that their reductions do not reproduce, as long as they live. One that takes
+// no weak references is not noted: then `note_unfaithful` returns false, or with an
+// exception set on failure.
+std::unordered_map<PyObject*, Owned>& unfaithful_objects();
+inline bool is_unfaithful(const TypePlan& plan, PyObject* object) {
+  return plan.unfaithful || unfaithful_objects().contains(object);
+}
+bool note_unfaithful(PyObject* object);
+
+// Whether a class has a `__getstate__` or `__setstate__` of its own: then it knows what
+// its state is.
+bool has_own_state(PyTypeObject* type);
+
+// `weakref.finalize`.
+extern PyTypeObject* finalize_type;
+bool has_finalizer_slow(PyWeakReference* reference);
+// The first weak reference to an object, or nullptr.
+inline PyWeakReference* weak_references(PyObject* object) {
+  Py_ssize_t offset = Py_TYPE(object)->tp_weaklistoffset;
+  return offset == 0 ? nullptr
+                     : *reinterpret_cast<PyWeakReference**>(
+                           reinterpret_cast<char*>(object) + offset);
+}
+inline bool has_finalizer(PyObject* object) {
+  PyWeakReference* first = weak_references(object);
+  return first != nullptr && has_finalizer_slow(first);
+}
 
 // `functools.partial`.
 extern PyTypeObject* partial_type;

@@ -5,11 +5,32 @@ import os
 # Before JAX is imported: the tests describe dispatch, not a device.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import atexit
 import gc
+import shutil
+import tempfile
 
 import hypothesis
+import jax
 import jax.numpy as jnp
 import pytest
+
+# Most of the time would go into XLA, which compiles the same few programs over and
+# over, as each test has functions of its own. So each program is compiled once, and
+# from then on JAX finds it on disk. That begins anew with each run. The processes that
+# tests start do without: hence it is not set in the environment.
+_compiled = tempfile.mkdtemp(prefix="autojit-tests-")
+jax.config.update("jax_compilation_cache_dir", _compiled)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+_process = os.getpid()
+
+
+@atexit.register
+def _remove_compiled():
+    if os.getpid() == _process:  # and not a fork of it
+        shutil.rmtree(_compiled, ignore_errors=True)
+
 
 _COMMON = {
     "deadline": None,
@@ -23,6 +44,17 @@ hypothesis.settings.register_profile("default", max_examples=500, **_COMMON)
 hypothesis.settings.register_profile("sanitized", max_examples=50, **_COMMON)
 hypothesis.settings.register_profile("nightly", max_examples=20_000, **_COMMON)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_objects_to_collect():
+    """Spare the collector what is there before the first test of a module.
+
+    That is JAX with all the libraries, and thousands of tests. It would go through them
+    each time that a test asks it for the few objects of its own.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

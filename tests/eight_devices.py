@@ -545,3 +545,27 @@ def test_a_training_loop_on_a_mesh(mesh):
         mine, other = ours(mine, batch, rate=0.1), theirs(other, batch)
         same_arrays(mine, other)
     assert ours.cache_info().misses == 1
+
+
+@pytest.mark.parametrize("jit", [autojit.jit, autojit.jax_autojit])
+def test_arrays_on_incompatible_devices_are_named(jit):
+    class Model:
+        def __init__(self, w):
+            self.w = w
+
+        def __call__(self, c):
+            return self.w + c["x"][0]
+
+    one, other = (jax.device_put(jnp.ones(3), device) for device in jax.devices()[:2])
+    model = Model(one)
+    f = jit(model)
+    for warm in False, True:
+        if warm:
+            f({"x": [one]})
+        with pytest.raises(ValueError, match="incompatible devices") as caught:
+            f({"x": [other]})
+        assert "leaves[0] of " in str(caught.value)
+        assert [note for note in caught.value.__notes__ if "JAX" not in note] == [
+            "leaves[0] is fun.w",
+            "leaves[1] is args[0]['x'][0]",
+        ]

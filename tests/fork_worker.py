@@ -70,23 +70,29 @@ def hit(call):
 def while_others_call(call):
     """Fork while other threads of the parent dispatch and trace."""
     stop = threading.Event()
+    under_way = threading.Barrier(5)
+    unfinished = set(range(4))
 
-    def work(start):
+    def work(i):
         a = jnp.arange(3.0)
-        n = start
+        n = 100 + i
         while not stop.is_set():
             call(a, 2)
             call(a, n)
+            if n == 100 + i:
+                under_way.wait(SECONDS)
             n += 4
+        unfinished.discard(i)
 
-    threads = [threading.Thread(target=work, args=(100 + i,)) for i in range(4)]
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
     for thread in threads:
         thread.start()
+    under_way.wait(SECONDS)  # A slow machine may start the threads late.
     results = [in_child(call, [2, 2, 2]) for _ in range(5)]
     stop.set()
     for thread in threads:
         thread.join()
-    return all(results)
+    return all(results) and not unfinished
 
 
 def pool(call):

@@ -61,18 +61,19 @@ class Plain:
         self.value = value
 
 
-def hold(obj):
-    return Plain(obj)
-
-
 class Weakly:
     """Its reduction finds an object to which it has no reference of its own."""
 
-    def __init__(self, obj):
+    def __init__(self, obj, **held):
         self.ref = weakref.ref(obj)
+        self.__dict__.update(held)
 
     def __reduce__(self):
         return hold, (self.ref(),)
+
+
+def hold(obj):
+    return Weakly(obj, value=obj)
 
 
 def test_sharing_by_way_of_a_weak_reference_is_seen(x):

@@ -500,17 +500,18 @@ def test_a_dispatcher_can_be_copied(x, copier):
 def test_cache_info_counts_as_functools_does(x):
     f = autojit.jit(lambda x, n: x + n)
     info = f.cache_info()
-    assert info == (0, 0, 0, 0, 4096)
-    assert info._fields == ("hits", "misses", "traces", "currsize", "maxsize")
+    assert info[:5] == (0, 0, 0, 0, 4096)
+    assert info._fields[:5] == ("hits", "misses", "traces", "currsize", "maxsize")
+    assert info._fields[5:] == ("currbytes", "maxbytes")
     assert type(info).__name__ == "CacheInfo"
     f(x, 1)
-    assert f.cache_info() == (0, 1, 1, 1, 4096)
+    assert f.cache_info()[:5] == (0, 1, 1, 1, 4096)
     f(x, 1)
-    assert f.cache_info() == (1, 1, 1, 1, 4096)
+    assert f.cache_info()[:5] == (1, 1, 1, 1, 4096)
     f(x, 2)
-    assert f.cache_info() == (1, 2, 2, 2, 4096)
+    assert f.cache_info()[:5] == (1, 2, 2, 2, 4096)
     f(jnp.ones(5), 2)
-    assert f.cache_info() == (2, 2, 3, 2, 4096)
+    assert f.cache_info()[:5] == (2, 2, 3, 2, 4096)
 
 
 def test_clear_cache_forgets_the_specializations(x):
@@ -574,7 +575,7 @@ def test_the_least_recently_used_specialization_goes(x):
     assert traces == [1, 2, 3, 2]
     f(x, 1)
     assert traces == [1, 2, 3, 2, 1]
-    assert f.cache_info() == (4, 5, 5, 2, 2)
+    assert f.cache_info()[:5] == (4, 5, 5, 2, 2)
 
 
 def test_maxsize_one_keeps_the_last(x):

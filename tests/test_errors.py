@@ -1,9 +1,13 @@
 """What goes wrong: the exceptions, and that nothing wrong is remembered after them."""
 
+import asyncio
 import functools
 import gc
+import re
 import subprocess
 import sys
+import types
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +67,9 @@ def assert_works(f, x):
 # Wrong use of `jit`.
 
 
-@pytest.mark.parametrize("fun", [3, "text", [double], object()], ids=repr)
+@pytest.mark.parametrize(
+    "fun", [3, "text", [double], object()], ids=lambda fun: type(fun).__name__
+)
 @pytest.mark.parametrize("wrap", [autojit.jit, autojit.jax_autojit, autojit.jit()])
 def test_what_cannot_be_called_cannot_be_wrapped(fun, wrap):
     with pytest.raises(TypeError, match=rf"callable|function|{type(fun).__name__}"):
@@ -78,6 +84,121 @@ def test_an_unknown_option_is_a_type_error_that_names_it(option):
         autojit.jit(double, **{option: 1})
     with pytest.raises(TypeError, match=option):
         autojit.jit(**{option: 1})
+
+
+async def coroutine(x):
+    return x
+
+
+async def async_generator(x):
+    yield x
+
+
+@types.coroutine
+def old_coroutine(x):
+    yield x
+
+
+class Async:
+    async def __call__(self, x):
+        return x
+
+    async def method(self, x):
+        return x
+
+    @staticmethod
+    async def static(x):
+        return x
+
+
+@functools.wraps(double)
+async def async_wrapper(x):
+    return double(x)
+
+
+ASYNC = {
+    "function": coroutine,
+    "generator": async_generator,
+    "types.coroutine": old_coroutine,
+    "object": Async(),
+    "method": Async().method,
+    "unbound": Async.method,
+    "static": Async.static,
+    "partial": functools.partial(coroutine, 1),
+    "nested": functools.partial(Async().method),
+    "wrapper": async_wrapper,
+}
+
+
+@pytest.mark.parametrize("fun", ASYNC.values(), ids=ASYNC)
+@pytest.mark.parametrize("wrap", [autojit.jit, autojit.jax_autojit, autojit.jit()])
+def test_an_async_function_cannot_be_wrapped(fun, wrap):
+    with pytest.raises(TypeError, match=r"async.*Wrap a function"):
+        wrap(fun)
+
+
+def test_what_hides_that_it_is_async_is_refused_when_it_is_called(x):
+    """A wrapper may as well run it to the end."""
+
+    def hides(x, where):
+        return {"here": (coroutine, async_generator)[where](x)}
+
+    f = autojit.jit(hides)
+    for where, name in enumerate(["coroutine", "async_generator"]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # none that it was never awaited
+            with pytest.raises(TypeError, match=rf"result\['here'\].*{name}.*await"):
+                f(x, where)
+            gc.collect()
+    assert f.cache_info().currsize == 0
+
+    @functools.wraps(coroutine)
+    def runs(x):
+        return asyncio.run(coroutine(x))
+
+    np.testing.assert_array_equal(autojit.jit(runs)(x), x)
+    # The caller's own is none of ours.
+    mine = coroutine(1)
+    assert autojit.jit(lambda c: c)(mine) is mine
+    mine.close()
+
+
+def test_a_class_with_an_async_call_can_be_wrapped():
+    assert type(autojit.jit(Async)()) is Async
+
+
+class Unprintable:
+    def __init__(self, error):
+        self.error = error
+
+    def __repr__(self):
+        raise self.error
+
+    def __call__(self, x):
+        return x
+
+
+def test_a_dispatcher_prints_though_its_function_does_not(x):
+    f = autojit.jit(Unprintable(HostileError("repr")))
+    assert re.fullmatch(r"<autojit.jit of <Unprintable object at 0x\w+>>", repr(f))
+    np.testing.assert_array_equal(f(x), x)
+    for error in KeyboardInterrupt, MemoryError, RecursionError:
+        with pytest.raises(error):
+            repr(autojit.jit(Unprintable(error())))
+
+
+def test_what_cannot_be_printed_can_be_refused():
+    class NotCallableUnprintable:
+        def __repr__(self):
+            raise HostileError("repr")
+
+    class AsyncUnprintable(Unprintable):
+        async def __call__(self, x):
+            return x
+
+    for fun in NotCallableUnprintable(), AsyncUnprintable(HostileError()):
+        with pytest.raises(TypeError, match="Unprintable object at"):
+            autojit.jit(fun)
 
 
 def test_options_by_position_are_refused():
@@ -575,17 +696,69 @@ def test_the_depth_of_the_caller_does_not_crash_a_call(x):
     assert_works(f, x)
 
 
+def text_of_recursion(call, *args):
+    with pytest.raises(RecursionError) as caught:
+        call(*args)
+    return str(caught.value)
+
+
+def test_the_message_about_depth_says_what_helps():
+    """And that does help, or nothing is said."""
+    depth = 20_000
+    text = text_of_recursion(autojit.flatten, nested_list(depth))
+    assert "flatten the structure" in text
+    if "sys.setrecursionlimit()" in text:
+        old = sys.getrecursionlimit()
+        sys.setrecursionlimit(10**6)
+        try:
+            assert autojit.flatten(nested_list(1_500))[0] == []
+            # Now it is the stack that ends it.
+            text = text_of_recursion(autojit.flatten, nested_list(DEEP))
+        finally:
+            sys.setrecursionlimit(old)
+        assert "sys.setrecursionlimit()" not in text
+        assert "threading.stack_size()" in text
+    elif "threading.stack_size()" not in text:
+        assert text.endswith("CPython's limit of calls in C is fixed")
+        old = sys.getrecursionlimit()
+        sys.setrecursionlimit(10**6)
+        try:
+            assert text_of_recursion(autojit.flatten, nested_list(depth)) == text
+        finally:
+            sys.setrecursionlimit(old)
+
+
+def test_the_message_about_a_reduction_that_calls_itself_says_what_helps():
+    text = text_of_recursion(autojit.flatten, [Hopeless()])
+    assert "maximum recursion depth exceeded" in text
+    assert "raise sys.setrecursionlimit()" in text
+
+
+def test_a_recursion_error_of_the_users_own_is_told_where_it_was():
+    class Own(RecursionError):
+        def __str__(self):
+            raise HostileError("str")
+
+    class Raises:
+        def __reduce__(self):
+            raise Own(3)
+
+    text = text_of_recursion(autojit.flatten, [Raises()])
+    assert "at obj[0] (Own)" in text
+
+
 IN_A_SMALL_THREAD = """
-import threading, autojit
+import sys, threading, autojit
 
 def flatten():
+    sys.setrecursionlimit(10**6)
     tree = []
     for _ in range(100_000):
         tree = [tree]
     try:
         autojit.flatten(tree)
-    except RecursionError:
-        outcome.append("RecursionError")
+    except RecursionError as error:
+        outcome.append(str(error).rpartition("flatten the structure")[2])
 
 outcome = []
 threading.stack_size(1024 * 1024)
@@ -598,7 +771,8 @@ print(outcome)
 
 def test_a_deep_tree_in_a_thread_with_a_small_stack():
     """In a process of its own: 1 MB is what some systems give a thread, and where
-    pickle raises too. An overflow of the stack would end the process."""
+    pickle raises too. An overflow of the stack would end the process. No limit of
+    CPython's comes before."""
     done = subprocess.run(
         [sys.executable, "-c", IN_A_SMALL_THREAD],
         capture_output=True,
@@ -606,7 +780,8 @@ def test_a_deep_tree_in_a_thread_with_a_small_stack():
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "['RecursionError']"
+    helps = ", or call from a thread with a larger threading.stack_size()"
+    assert done.stdout.strip() == str([helps])
 
 
 # Hostile methods.
@@ -1136,7 +1311,7 @@ def test_a_reduction_that_calls_the_dispatcher(x):
     for _ in range(2):
         result, (back,) = f(x, [Calls(), x])
         np.testing.assert_array_equal(result, x + 1)
-        assert type(back[0]) is Made
+        assert type(back[0]) is Calls  # the reduction gives another type
     assert_works(f, x)
 
 
@@ -1152,7 +1327,7 @@ def test_a_reduction_that_clears_the_cache(x):
         f(x, [1, 2])
         result, (back,) = f(x, [Clears(), x])
         np.testing.assert_array_equal(result, x + 1)
-        assert type(back[0]) is Made
+        assert type(back[0]) is Clears  # the reduction gives another type
     assert_works(f, x)
 
 

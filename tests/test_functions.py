@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import concurrent.futures
 import copy
 import dataclasses
 import enum
@@ -9,6 +10,7 @@ import functools
 import gc
 import struct
 import threading
+import time
 import types
 import weakref
 
@@ -1671,24 +1673,20 @@ def test_what_a_function_holds_comes_back_in_another_thread(x):
     @autojit.jit
     def f(fn, x):
         began.set()
-        come.wait(1)
+        assert come.wait(60)
+        time.sleep(0.2)  # until the other thread, which comes, waits for this trace
         return fn()
 
-    results = {}
+    def other():
+        assert began.wait(60)
+        come.set()
+        return f(made[1][0], x)
 
-    def run(i):
-        results[i] = f(made[i][0], x)
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(2)]
-    threads[0].start()
-    assert began.wait(60)
-    threads[1].start()
-    come.wait(0.2)
-    come.set()
-    for thread in threads:
-        thread.join()
-    for i, (fn, inner) in enumerate(made):
-        assert results.get(i, inner) is inner
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(f, made[0][0], x), pool.submit(other)]
+        results = [future.result(60) for future in futures]
+    assert results == [made[0][1], made[1][1]]
+    for fn, inner in made:
         assert f(fn, x) is inner
 
 
@@ -2039,7 +2037,7 @@ def build(recipe):
                 new[i] = make(part)
             return new
         if kind == "Plain":
-            new = made(Plain())
+            new = made(Plain(made=True))
             for i, part in enumerate(parts[0]):
                 setattr(new, "abc"[i], make(part))
             return new

@@ -4,6 +4,7 @@
 some of them do.
 """
 
+import importlib
 import operator
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from graphs import equal_leaves
 from jax.experimental import sparse
 from jax.sharding import (
@@ -21,6 +23,7 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 from kinds import Kind, Plain, Slots, add, double, once_for_each_array, triple
+from numpy.testing import assert_array_equal
 
 import autojit
 
@@ -465,3 +468,35 @@ def test_shape_structs_are_made_arrays_in_the_trace():
     result = autojit.jit(zeros)(like)
     assert result["a"].shape == (3,)
     assert result["b"][0].dtype == jnp.int32
+
+
+def has_hijax_variables():
+    try:
+        nnx.Variable(jnp.ones(1), hijax=True)
+        return hasattr(importlib.import_module("jax.experimental.hijax"), "HiType")
+    except Exception:
+        return False
+
+
+@pytest.mark.skipif(not has_hijax_variables(), reason="this JAX has no hijax values")
+def test_a_hijax_value_is_a_leaf(x):
+    variable = nnx.Variable(x, hijax=True)
+    f = autojit.jit(lambda held: held["v"][...] * 2)
+    for i in range(2):
+        variable = nnx.Variable(x + i, hijax=True)
+        assert_array_equal(f({"v": variable}), 2 * (x + i))
+    assert f.cache_info().traces == 1
+    assert autojit.flatten([variable])[0] == [variable]
+
+
+def test_a_token_is_a_leaf(x):
+    token = jax.lax.create_token()
+    f = autojit.jit(lambda y: (y, token))
+    for _ in range(2):
+        y, returned = f(x)
+        assert_array_equal(y, x)
+        assert type(returned) is type(token)
+    g = autojit.jit(lambda pair: pair)
+    for _ in range(2):
+        assert type(g((x, jax.lax.create_token()))[1]) is type(token)
+    assert g.cache_info().traces == 1

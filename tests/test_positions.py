@@ -171,10 +171,10 @@ def test_the_function_sees_an_equal_object(kind, x):
 
     passed = call(x)
     call(x if kind.whole else another(x))
-    assert f.cache_info()[:4] == (1, 1, 1, 1)
+    assert f.cache_info()[:4] == (1, 1, 1, 1) or is_stateless(kind)
     for name, obj in seen.items():
         if kind.whole:
-            assert obj is passed[name], name
+            assert obj is passed[name] or is_stateless(kind), name
         else:
             held = places[name][1] if name in places else x
             assert kind.same(obj, kind.make(held), is_tracer), name
@@ -193,9 +193,16 @@ def test_functions_that_are_passed_keep_the_very_object(kind, x):
     for passed in (objects, [kind.make(x) for _ in IN_FUNCTIONS]):
         parts = zip(IN_FUNCTIONS.values(), passed, strict=True)
         f(*(position.put(obj) for position, obj in parts))
-    assert f.cache_info()[:4] == (1, 1, 1, 1)
+    assert f.cache_info()[:4] == (1, 1, 1, 1) or is_stateless(kind)
     for name, obj, passed in zip(IN_FUNCTIONS, seen[0], objects, strict=True):
         assert obj is passed, name
+
+
+def is_stateless(kind):
+    return kind in [KINDS[name] for name in STATELESS]
+
+
+STATELESS = "empty instance", "empty slots", "__getstate__ of None"
 
 
 def test_skeletons_are_equal_for_equal_objects_only(kind, x):
@@ -204,7 +211,8 @@ def test_skeletons_are_equal_for_equal_objects_only(kind, x):
     for name, (position, held) in places.items():
         one = skeleton_of(position.put(kind.make(held)))
         two = skeleton_of(position.put(kind.make(held)))
-        if one != two or hash(one) != hash(two):
+        # One without state may be there to be told from others: `test_sentinels.py`.
+        if (one != two or hash(one) != hash(two)) and not is_stateless(kind):
             wrong.append(f"{name}: an equal one differs")
         for i, make in enumerate(kind.others):
             other = make(held)
@@ -318,7 +326,8 @@ def test_one_kind_nested_in_another(holder, x):
             back, kind.make(x), identical_leaves if kind.inner else equal_leaves
         ):
             wrong.append(f"{name}: came through as {back!r}")
-        if again != skeleton or hash(again) != hash(skeleton):
+        differs = again != skeleton or hash(again) != hash(skeleton)
+        if differs and not is_stateless(kind):
             wrong.append(f"{name}: an equal one differs")
         if skeleton_of(holder.make(kind.others[0](x))) == skeleton:
             wrong.append(f"{name}: a different one is equal")

@@ -6,6 +6,7 @@ here that shows both behaviours.
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import inspect
 import operator
@@ -574,7 +575,7 @@ def count_traces(wrap, *objects):
         [np.float32(0), np.float64(0), np.int32(0)],
         [double, len],
     ],
-    ids=repr,
+    ids=lambda objects: ", ".join(type(obj).__name__ for obj in objects),
 )
 def test_different_statics_are_different_traces(autojit_like, different):
     assert count_traces(autojit_like, *different, *different) == len(different)
@@ -896,6 +897,47 @@ class EqualGivesArray(Opaque):
         return 1
 
 
+class Sentinel:
+    """An instance without state."""
+
+
+SENTINEL = Sentinel()
+
+
+@shows("An instance without state is itself")
+def test_difference_sentinels(ours):
+    for jit, expected in ((ours, True), (reference, False)):
+        assert jit(lambda held: held[0] is SENTINEL)([SENTINEL]) is expected
+
+
+class Forgetful:
+    def __init__(self, unit="m"):
+        self.unit = unit
+
+    def __reduce__(self):
+        return Forgetful, ()
+
+
+@shows("A reduction that does not reproduce its object is noticed")
+def test_difference_reductions(ours):
+    for jit, expected in ((ours, "km"), (reference, "m")):
+        assert jit(lambda obj: obj.unit)(Forgetful("km")) == expected
+
+
+@dataclasses.dataclass
+class InOrder:
+    a: int
+    b: int
+
+
+@shows("The order of declared attributes does not count")
+def test_difference_declared_attributes(ours):
+    one, two = InOrder(1, 2), InOrder.__new__(InOrder)
+    two.b, two.a = 2, 1
+    assert count_traces(ours, one, two) == 1
+    assert count_traces(reference, one, two) == 2
+
+
 @shows("Opaque objects are equal only with reason")
 def test_difference_opaque_objects(ours):
     for one, two in [
@@ -1121,7 +1163,7 @@ def test_difference_wrapper(ours, x):
         pickle.dumps(g)
 
 
-@shows("What is not callable cannot be wrapped")
+@shows("What is not callable, or async, cannot be wrapped")
 def test_difference_not_callable(ours, x):
     with pytest.raises(TypeError, match="callable"):
         ours(3)
@@ -1244,7 +1286,7 @@ def test_jit_difference_callables(ours, x):
 def test_jit_difference_options():
     options = set(inspect.signature(autojit.jit).parameters) - {"fun"}
     of_jit = set(inspect.signature(jax.jit).parameters)
-    assert options - of_jit == {"forward", "maxsize"}
+    assert options - of_jit == {"forward", "maxsize", "maxbytes"}
     assert options & of_jit == {
         *("inline", "keep_unused", "compiler_options"),
         *("donate_argnums", "donate_argnames"),

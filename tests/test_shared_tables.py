@@ -3,11 +3,13 @@
 import copy
 import functools
 import gc
+import itertools
 import pickle
 import types
 import warnings
 import weakref
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
@@ -39,7 +41,7 @@ def test_two_dispatchers_of_one_function_share(x):
     assert_array_equal(one(x[:2], 3), x[:2] + 3)
     assert_array_equal(two(x[:2], 3), x[:2] + 3)
     assert traces == [2, 3, 3]
-    assert one.cache_info() == two.cache_info() == (4, 2, 3, 2, 4096)
+    assert one.cache_info()[:5] == two.cache_info()[:5] == (4, 2, 3, 2, 4096)
 
 
 def test_the_cache_is_cleared_for_all(x):
@@ -182,7 +184,8 @@ def test_sixty_thousand_wraps_trace_once(x, wrap):
         if i % 10_000 == 0:
             kept.append(f)
     assert traces == [1]
-    assert f.cache_info() == kept[0].cache_info() == (59_999, 1, 1, 1, 4096)
+    assert f.cache_info() == kept[0].cache_info()
+    assert f.cache_info()[:5] == (59_999, 1, 1, 1, 4096)
 
 
 def test_a_dispatcher_of_a_dispatcher(x):
@@ -377,12 +380,125 @@ def test_one_callable_object_shares_with_itself(x, traces):
         assert_array_equal(one(x), w * x - 1)
         assert_array_equal(two(x), w * x - 1)
     assert traces() == 1
-    assert one.cache_info() == two.cache_info() == (3, 1, 1, 1, 4096)
+    assert one.cache_info() == two.cache_info()
+    assert one.cache_info()[:5] == (3, 1, 1, 1, 4096)
 
 
 def test_callable_objects_that_are_only_equal_do_not_disturb_each_other(x, traces):
     for n in (1, 2, 1):
         assert_array_equal(autojit.jit(Model(x, n=n))(x), x * x - n)
+
+
+class Wrapped(eqx.Module):
+    w: jax.Array
+    power: int = eqx.field(static=True, default=1)
+
+    def method(self, x):
+        TRACED.append(1)
+        return self.w * x**self.power
+
+
+TRACED = []
+
+
+def traced(w, x):
+    TRACED.append(1)
+    return jnp.sum(w * x)
+
+
+def make_of_equinox(i, x):
+    return Wrapped(x + i).method, (x + i) * x
+
+
+def make_gradient(i, x):
+    return functools.partial(eqx.filter_grad(traced), x + i), x
+
+
+def make_partial(i, x):
+    return functools.partial(traced, x + i), jnp.sum((x + i) * x)
+
+
+def make_callable(i, x):
+    class_ = Calling
+    return class_(x + i), (x + i) * x
+
+
+class Calling:
+    def __init__(self, w):
+        self.w = w
+
+    def __call__(self, x):
+        TRACED.append(1)
+        return self.w * x
+
+
+class CallingBare:
+    def __call__(self, x):
+        TRACED.append(1)
+        return 2 * x
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        make_of_equinox,
+        make_gradient,
+        make_partial,
+        make_callable,
+        lambda i, x: (CallingBare(), 2 * x),
+    ],
+    ids=["equinox", "gradient", "partial", "object", "without state"],
+)
+def test_equal_callable_objects_made_anew_share(x, make):
+    TRACED.clear()
+    for i in range(4):
+        fun, expected = make(i, x)
+        assert_array_equal(autojit.jit(fun)(x), expected)
+    assert len(TRACED) == 1
+    fun, _ = make(5, x)
+    assert autojit.jit(fun).cache_info().traces == 1
+    assert autojit.jit(fun, inline=True).cache_info().traces == 0
+
+
+def test_callable_objects_that_differ_do_not_share(x):
+    TRACED.clear()
+    for power in (11, 12, 11, 12):
+        f = autojit.jit(Wrapped(x, power).method)
+        assert_array_equal(f(x), x * x**power)
+        assert f.cache_info().traces == 1
+    assert len(TRACED) == 2
+
+
+def test_a_callable_object_that_changes_after_it_was_wrapped(x):
+    first, second = Calling(2), Calling(2)
+    f, g = autojit.jit(first), autojit.jit(second)
+    first.w = 3
+    assert_array_equal(f(x), 3 * x)
+    assert_array_equal(g(x), 2 * x)
+    assert_array_equal(f(x), 3 * x)
+    h = autojit.jit(Calling(3))
+    assert_array_equal(h(x), 3 * x)
+
+
+def test_a_callable_object_that_cannot_be_taken_apart_has_a_table_of_its_own(x):
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    f = autojit.jit(Calling(deep))
+    assert f.cache_info().traces == 0
+    with pytest.raises(RecursionError):
+        f(x)
+
+
+def test_the_last_tables_of_callable_objects_stay(x):
+    TRACED.clear()
+    for power in range(100):
+        autojit.jit(Wrapped(x, power / 7).method)(x)
+    for power in (99, 50, 40):
+        autojit.jit(Wrapped(x, power / 7).method)(x)
+    assert len(TRACED) == 100
+    autojit.jit(Wrapped(x, 1 / 7).method)(x)
+    assert len(TRACED) == 101
 
 
 def test_one_partial_shares_with_itself(x):
@@ -397,7 +513,7 @@ def test_one_partial_shares_with_itself(x):
 @pytest.mark.parametrize(
     "fun",
     [jnp.sin, jax.numpy.add, divmod, abs, Plain, jax.jit(of_this_module)],
-    ids=str,
+    ids=lambda fun: fun.__name__,
 )
 def test_any_callable_can_be_wrapped_twice(x, fun):
     args = (x + 1,) if fun not in (jax.numpy.add, divmod) else (x + 1, x + 2)
@@ -659,9 +775,12 @@ def an_instance_that_holds_a_dispatcher_of_its_method(x):
     return [Local, obj, Local.method]
 
 
+NUMBERS = itertools.count()
+
+
 def a_partial(x):
     fun, _ = make_function()
-    partial = functools.partial(fun, n=2)
+    partial = functools.partial(fun, n=next(NUMBERS))  # equal to no other
     autojit.jit(partial)(x)
     return [partial, fun]
 
@@ -713,7 +832,6 @@ def a_function_used_in_transformations(x):
         a_local_class_whose_instances_are_arguments_and_results,
         a_local_class_that_was_wrapped,
         an_instance_that_holds_a_dispatcher_of_its_method,
-        a_partial,
         two_functions_that_have_each_other_as_arguments,
         a_function_used_in_transformations,
     ],
@@ -762,6 +880,7 @@ def a_class_with(**attributes):
         a_local_class_whose_method_was_wrapped,
         a_local_class_whose_function_was_wrapped,
         a_local_class_whose_instance_was_wrapped,
+        a_partial,
     ],
 )
 def test_a_function_that_its_own_table_holds_goes_when_others_come(x, make):

@@ -79,29 +79,72 @@ def in_threads(work, count=THREADS):
     return results
 
 
-@contextlib.contextmanager
-def meanwhile(work):
-    """Repeat ``work()`` in another thread during the body."""
-    stop = threading.Event()
-    errors = []
+class Meanwhile:
+    """Repeat ``work()`` in another thread during the body of a ``with``.
 
-    def run():
+    On a busy machine that thread may have no turn before the body is done. So the body
+    has to take the numbers of its own turns from `turns`.
+    """
+
+    def __init__(self, work):
+        self.work = work
+        self.count = 0
+        self.stop = threading.Event()
+        self.errors = []
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def run(self):
         try:
-            while not stop.is_set():
-                work()
+            while not self.stop.is_set():
+                self.work()
+                self.count += 1
         except BaseException as error:
-            errors.append(error)
+            self.errors.append(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(TIMEOUT)
-    assert not thread.is_alive()
-    if errors:
-        raise errors[0]
+    def turns(self, at_least, enough=None):
+        """Count up to `at_least`, and on until ``enough()``.
+
+        That is by default when the work was done thrice since the first turn.
+        """
+        if enough is None:
+            last = self.count + 3
+            enough = lambda: self.count >= last  # noqa: E731
+        deadline = time.monotonic() + TIMEOUT
+        for k in itertools.count():
+            if self.errors or (k >= at_least and enough()):
+                return
+            assert time.monotonic() < deadline, "never enough"
+            yield k
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join(TIMEOUT)
+        assert not self.thread.is_alive()
+        if self.errors:
+            raise self.errors[0]
+
+
+class Arrivals:
+    """Let a trace wait until all threads are about to ask for what it traces.
+
+    On a busy machine a pause alone may be over before they are.
+    """
+
+    def __init__(self, count=THREADS):
+        self.all_there = threading.Event()
+        self.missing = itertools.count(count - 1, -1)
+
+    def arrive(self):
+        if next(self.missing) == 0:
+            self.all_there.set()
+
+    def wait(self, pause):
+        assert self.all_there.wait(TIMEOUT)
+        time.sleep(pause)  # for what is left to do between the arrival and the trace
 
 
 def equal(a, b):
@@ -177,14 +220,22 @@ def test_the_least_recently_used_go_under_load(x):
 def test_racing_first_calls_trace_once(x, pause):
     for _ in range(10):
         traced = []
+        arrivals = Arrivals()
 
-        def body(box, n, traced=traced):
+        def body(box, n, traced=traced, arrivals=arrivals):
             traced.append(threading.get_ident())
-            time.sleep(pause)  # so that the others come while this one traces
+            if pause:  # so that the others come while this one traces
+                arrivals.wait(pause)
             return {"y": box.a * n}
 
         f = autojit.jit(body)
-        for result in in_threads(lambda i, f=f: f(Data(x + i), 3)["y"] - x * 3):
+
+        def work(i, f=f, arrivals=arrivals):
+            mine = Data(x + i)
+            arrivals.arrive()
+            return f(mine, 3)["y"] - x * 3
+
+        for result in in_threads(work):
             assert len(set(result.tolist())) == 1
         assert len(traced) == 1
         info = f.cache_info()
@@ -195,15 +246,17 @@ def test_racing_first_calls_trace_once(x, pause):
 def test_racing_first_calls_of_several_skeletons_trace_each_once(x):
     for _ in range(5):
         traced = []
+        arrivals = Arrivals()
 
-        def body(box, n, traced=traced):
+        def body(box, n, traced=traced, arrivals=arrivals):
             traced.append(n)
-            time.sleep(0.002)
+            arrivals.wait(0.002)
             return box.a * n
 
         f = autojit.jit(body)
 
-        def work(i, f=f):
+        def work(i, f=f, arrivals=arrivals):
+            arrivals.arrive()
             for n in range(4):
                 equal(f(Data(x), (n + i) % 4), x * ((n + i) % 4))
 
@@ -238,26 +291,36 @@ def test_racing_first_calls_with_values_that_run_python(x):
 def test_racing_first_calls_with_two_shapes_trace_each_once(x):
     for _ in range(5):
         shapes = []
+        arrivals = Arrivals()
 
-        def body(box, shapes=shapes):
+        def body(box, shapes=shapes, arrivals=arrivals):
             shapes.append(box.a.shape)
-            time.sleep(0.002)
+            arrivals.wait(0.002)
             return box.a * 2
 
         f = autojit.jit(body)
-        in_threads(lambda i, f=f: f(Data(jnp.ones(2 + i % 2))))
+
+        def work(i, f=f, arrivals=arrivals):
+            mine = Data(jnp.ones(2 + i % 2))
+            arrivals.arrive()
+            f(mine)
+
+        in_threads(work)
         assert sorted(shapes) == [(2,), (3,)]
         assert f.cache_info()[2:4] == (2, 1)
 
 
 def test_racing_first_calls_that_fail_each_raise(x):
+    arrivals = Arrivals()
+
     def body(box, n):
-        time.sleep(0.002)
+        arrivals.wait(0.002)
         raise KeyError(n)
 
     f = autojit.jit(body)
 
     def work(i):
+        arrivals.arrive()
         for n in range(3):
             with pytest.raises(KeyError) as raised:
                 f(Data(x), n)
@@ -271,16 +334,18 @@ def test_racing_first_calls_that_fail_each_raise(x):
 def test_a_failing_first_call_does_not_break_the_others(x):
     for _ in range(10):
         failures = itertools.count()
+        arrivals = Arrivals()
 
-        def body(box, n, failures=failures):
-            time.sleep(0.002)
+        def body(box, n, failures=failures, arrivals=arrivals):
+            arrivals.wait(0.002)
             if next(failures) == 0:
                 raise KeyError("only the first")
             return box.a * n
 
         f = autojit.jit(body)
 
-        def work(i, f=f):
+        def work(i, f=f, arrivals=arrivals):
+            arrivals.arrive()
             try:
                 equal(f(Data(x), 3), x * 3)
             except KeyError:
@@ -330,18 +395,20 @@ def test_dispatchers_that_call_each_other_from_both_ends(x):
     """Each thread traces what the other is about to ask for."""
     for _ in range(5):
         starts = []
+        arrivals = Arrivals()
 
-        def one(box, n, starts=starts):
-            time.sleep(0.005)
+        def one(box, n, starts=starts, arrivals=arrivals):
+            arrivals.wait(0.005)
             return starts[1](box, n - 1) + 1 if n else box.a
 
-        def two(box, n, starts=starts):
-            time.sleep(0.005)
+        def two(box, n, starts=starts, arrivals=arrivals):
+            arrivals.wait(0.005)
             return starts[0](box, n - 1) + 1 if n else box.a
 
         starts += [autojit.jit(one), autojit.jit(two)]
 
-        def work(i, starts=starts):
+        def work(i, starts=starts, arrivals=arrivals):
+            arrivals.arrive()
             for n in (4, 3):
                 equal(starts[i % 2](Data(x), n), x + n)
 
@@ -383,19 +450,29 @@ def test_two_traces_that_wait_for_one_another(x):
 def test_a_finalizer_may_dispatch_and_clear(x):
     """Garbage is collected in the middle of a dispatch, which runs any code."""
     f = autojit.jit(lambda box, n: box.a * n)
+    dispatching = threading.local()
+    order = random.Random(0)
+    finalized, errors = [], []
 
     class Finalized:
         def __del__(self):
-            f(Data(x), 7)
-            if random.random() < 0.1:
-                f.clear_cache()
+            finalized.append(getattr(dispatching, "now", False))
+            try:
+                equal(f(Data(x), 7), x * 7)
+                if order.random() < 0.1:
+                    f.clear_cache()
+            except BaseException as error:  # which would only be printed
+                errors.append(error)
 
     def work(i):
         for k in range(30):
             cycle = [Finalized()]
             cycle.append(cycle)
             del cycle
-            equal(f(Data(x), k % 3), x * (k % 3))
+            dispatching.now = True
+            result = f(Data(x), k % 3)
+            dispatching.now = False
+            equal(result, x * (k % 3))
 
     before = gc.get_threshold()
     gc.set_threshold(20)
@@ -403,6 +480,8 @@ def test_a_finalizer_may_dispatch_and_clear(x):
         in_threads(work, 4)
     finally:
         gc.set_threshold(*before)
+    assert errors == []
+    assert any(finalized)
 
 
 # Clearing.
@@ -412,7 +491,7 @@ def test_clear_cache_while_others_call(x):
     f = autojit.jit(lambda box, n: {"y": box.a * n, "n": n})
 
     def work(i):
-        for k in range(25):
+        for k in others.turns(25):
             result = f(Data(x, ["static", k % 3]), k % 3)
             equal(result["y"], x * (k % 3))
             assert result["n"] == k % 3
@@ -421,7 +500,7 @@ def test_clear_cache_while_others_call(x):
         f.clear_cache()
         time.sleep(0.002)
 
-    with meanwhile(clear):
+    with Meanwhile(clear) as others:
         in_threads(work, 4)
     f.clear_cache()
     assert f.cache_info()[:4] == (0, 0, 0, 0)
@@ -434,17 +513,18 @@ def test_jax_clear_caches_while_others_call(x):
     f = autojit.jit(lambda box, n: {"y": box.a * n})
 
     def work(i):
-        for k in range(20):
+        for k in others.turns(20):
             equal(f(Data(x), k % 2)["y"], x * (k % 2))
+        return k + 1
 
     def clear():
         jax.clear_caches()
         time.sleep(0.02)
 
-    with meanwhile(clear):
-        in_threads(work, 4)
+    with Meanwhile(clear) as others:
+        calls = sum(in_threads(work, 4))
     info = f.cache_info()
-    assert info.hits + info.misses == 4 * 20
+    assert info.hits + info.misses == calls
     assert info.currsize == 2
 
 
@@ -452,12 +532,15 @@ def test_cache_info_while_others_call(x):
     f = autojit.jit(lambda x, n: x * n)
     seen = []
 
-    with meanwhile(lambda: seen.append(f.cache_info())):
-        in_threads(lambda i: [f(x, n % 3) for n in range(50)])
-    calls = [info.hits + info.misses for info in seen]
-    assert calls == sorted(calls)
+    def work(i):
+        return len([f(x, n % 3) for n in others.turns(50)])
+
+    with Meanwhile(lambda: seen.append(f.cache_info())) as others:
+        calls = sum(in_threads(work))
+    counts = [info.hits + info.misses for info in seen]
+    assert counts == sorted(counts)
     info = f.cache_info()
-    assert (info.hits + info.misses, info.traces) == (THREADS * 50, 3)
+    assert (info.hits + info.misses, info.traces) == (calls, 3)
 
 
 # Wrapping.
@@ -466,13 +549,15 @@ def test_cache_info_while_others_call(x):
 def test_wrapping_one_function_from_many_threads(x):
     for _ in range(10):
         traced = []
+        arrivals = Arrivals()
 
-        def body(box, n, traced=traced):
+        def body(box, n, traced=traced, arrivals=arrivals):
             traced.append(n)
-            time.sleep(0.002)
+            arrivals.wait(0.002)
             return box.a * n
 
-        def work(i, body=body):
+        def work(i, body=body, arrivals=arrivals):
+            arrivals.arrive()
             f = autojit.jit(body)
             equal(f(Data(x), 3), x * 3)
             return f
@@ -513,16 +598,19 @@ def test_wrapping_and_dropping(x):
     kept = autojit.jit(body)
 
     def work(i):
-        for k in range(100):
+        calls = 0
+        for k in others.turns(100):
             f = autojit.jit(body)
             if k % 10 == 0:
                 equal(f(Data(x), 2), x * 2)
+                calls += 1
             del f
+        return calls
 
-    with meanwhile(gc.collect):
-        in_threads(work)
+    with Meanwhile(gc.collect) as others:
+        calls = sum(in_threads(work))
     info = kept.cache_info()
-    assert info.hits + info.misses == THREADS * 10
+    assert info.hits + info.misses == calls
     assert (info.traces, info.currsize) == (1, 1)
 
 
@@ -558,20 +646,22 @@ def test_attributes_that_another_thread_replaces(x):
     box = Plain(state=states[0])
     f = autojit.jit(lambda box: (box.state[0], [a * 2 for a in box.state[1]]))
     turn = itertools.cycle(states)
+    seen = set()
 
     def replace():
         box.state = next(turn)
 
     def work(i):
-        for _ in range(100):
+        for _ in others.turns(100, lambda: len(seen) == len(states)):
             n, arrays = f(box)
+            seen.add(n)
             assert len(arrays) == n
             for a in arrays:
                 equal(a, jnp.full(3, 2.0 * n))
 
-    with meanwhile(replace):
+    with Meanwhile(replace) as others:
         in_threads(work, 4)
-    assert f.cache_info().traces == 3
+    assert f.cache_info().traces == len(states)
 
 
 def test_containers_that_another_thread_changes(x):
@@ -581,6 +671,7 @@ def test_containers_that_another_thread_changes(x):
         lambda box: (len(box.items), sum(box.items), len(box.table), sorted(box.names))
     )
     numbers = itertools.count()
+    seen = set()
 
     def change():
         n = next(numbers) % 3
@@ -595,7 +686,7 @@ def test_containers_that_another_thread_changes(x):
         shared.names.discard(str(n))
 
     def work(i):
-        for _ in range(40):
+        for _ in others.turns(40, lambda: len(seen) > 2):
             try:
                 count, total, size, names = f(shared)
             except RuntimeError as error:
@@ -605,8 +696,9 @@ def test_containers_that_another_thread_changes(x):
             equal(total, x * count)
             assert 0 <= size <= 3
             assert names[-1] == "a"
+            seen.add((count, size, *names))
 
-    with meanwhile(change):
+    with Meanwhile(change) as others:
         in_threads(work, 4)
 
 

@@ -295,8 +295,10 @@ def test_dispatchers_on_both_sides_of_a_transformation(transform, w, x):
 
 
 # Two deep. The dispatchers take and return objects, wherever they stand. Where
-# everything is compiled anyway, one program has all the outer transformations of one
-# inner one: most of the time goes into compilation.
+# everything is compiled anyway, one program has several outer transformations of one
+# inner one: most of the time goes into compilation. The slow tests have all pairs. In
+# the others each transformation stands in three others, which are not the same for each
+# place of the dispatcher.
 
 
 def nest(outer, inner, f, wrap):
@@ -331,11 +333,28 @@ def outermost(outer, inner):
     return lambda w, x: dispatcher(Plain(w=w, x=x), "value").a
 
 
-def of_all_outer(make, inner):
-    """Return a function with the results of all that can stand around `inner`."""
-    functions = {
-        o: make(o, inner) for o in TRANSFORMATIONS if (o, inner) not in REFUSED
-    }
+def all_pairs(first):
+    """Parametrize a test by an inner transformation and a tuple of outer ones.
+
+    The slow tests have all that can stand around it. The others have three of these,
+    beginning with that which comes `first` after the inner one.
+    """
+    names = list(TRANSFORMATIONS)
+    few, every = [], []
+    for i, inner in enumerate(names):
+        outer = tuple(o for o in names if (o, inner) not in REFUSED)
+        start = i + first
+        three = tuple(outer[(start + k) % len(outer)] for k in (0, 5, 10))
+        few.append(pytest.param(inner, three, id=inner))
+        every.append(
+            pytest.param(inner, outer, id=f"{inner} in all", marks=pytest.mark.slow)
+        )
+    return pytest.mark.parametrize(("inner", "outer"), few + every)
+
+
+def of_outer(make, inner, outer):
+    """Return a function with the results of several transformations of `inner`."""
+    functions = {o: make(o, inner) for o in outer}
 
     def f(w, x):
         results = {}
@@ -351,9 +370,11 @@ def of_all_outer(make, inner):
 
 
 @functools.cache
-def expected_of_all_outer(inner):
-    f = of_all_outer(
-        lambda outer, inner: nest(outer, inner, with_object(energy), _unwrapped), inner
+def expected_of_outer(inner, outer):
+    f = of_outer(
+        lambda outer, inner: nest(outer, inner, with_object(energy), _unwrapped),
+        inner,
+        outer,
     )
     return jax.jit(f)(*two_deep_arguments())
 
@@ -372,19 +393,16 @@ def close_by_name(results, expected):
             raise
 
 
-inner_transformation = pytest.mark.parametrize("inner", TRANSFORMATIONS)
+@all_pairs(first=0)
+def test_two_transformations_of_a_dispatcher(inner, outer):
+    f = jax.jit(of_outer(innermost, inner, outer))
+    close_by_name(f(*two_deep_arguments()), expected_of_outer(inner, outer))
 
 
-@inner_transformation
-def test_two_transformations_of_a_dispatcher(inner):
-    f = jax.jit(of_all_outer(innermost, inner))
-    close_by_name(f(*two_deep_arguments()), expected_of_all_outer(inner))
-
-
-@inner_transformation
-def test_a_dispatcher_between_two_transformations(inner):
-    f = jax.jit(of_all_outer(in_between, inner))
-    close_by_name(f(*two_deep_arguments()), expected_of_all_outer(inner))
+@all_pairs(first=1)
+def test_a_dispatcher_between_two_transformations(inner, outer):
+    f = jax.jit(of_outer(in_between, inner, outer))
+    close_by_name(f(*two_deep_arguments()), expected_of_outer(inner, outer))
 
 
 @pytest.mark.parametrize(("outer", "inner"), REFUSED)
@@ -398,13 +416,14 @@ def test_what_jax_refuses_is_refused_in_its_words(make, outer, inner):
     assert str(ours.value) == str(theirs.value)
 
 
-@inner_transformation
-def test_a_dispatcher_around_two_transformations(inner):
+@all_pairs(first=2)
+def test_a_dispatcher_around_two_transformations(inner, outer):
     @autojit.jit
     def dispatcher(box, name):
-        f = of_all_outer(
+        f = of_outer(
             lambda outer, inner: nest(outer, inner, with_object(energy), autojit.jit),
             inner,
+            outer,
         )
         return Data(f(box.w, box.x), name)
 
@@ -412,7 +431,7 @@ def test_a_dispatcher_around_two_transformations(inner):
     for _ in range(2):
         result = dispatcher(Plain(w=w, x=x), inner)
         assert result.b == inner
-        close_by_name(result.a, expected_of_all_outer(inner))
+        close_by_name(result.a, expected_of_outer(inner, outer))
     assert dispatcher.cache_info()[:3] == (1, 1, 1)
 
 

@@ -5,25 +5,61 @@ alternatives that were tried: a ``__tracebackhide__`` variable is honoured by py
 IPython only, and cutting the traceback where the exception passes through us leaves the
 frames that JAX adds between ours and the function's.
 
+`is_tracing` has no public alternative since ``jax.core.trace_state_clean`` went.
+
 `enclosing_traces` tells which traces go on when the current one ends. The public
 ``jax.checking_leaks`` finds tracers that outlive their trace too; but it clears JAX's
 caches, and does not say where they are.
+
+`is_leaf` tells whether JAX takes an object for a value of its own. The public
+``jax.typeof`` alone can't: it also answers for numbers and numpy arrays, which are
+static here, and it calls ``__jax_array__`` of objects that only offer to become one.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import jax
+
 
 def hide_frames(path: str) -> None:
-    """Leave the frames of the file `path` out of JAX's filtered tracebacks."""
+    """Leave the frames of the file `path` out of JAX's filtered tracebacks.
+
+    And out of what it says about the places where values were made.
+    """
     try:
-        from jax._src import traceback_util
+        from jax._src import source_info_util, traceback_util
     except ImportError:  # a later JAX: then our frames are seen, no more
         return
-    register = getattr(traceback_util, "register_exclusion", None)
-    if register is not None:
-        register(path)
+    for module in (source_info_util, traceback_util):
+        register = getattr(module, "register_exclusion", None)
+        if register is not None:
+            register(path)
+
+
+def is_tracing() -> bool:
+    """Tell whether JAX traces anything in this thread."""
+    from jax._src import core
+
+    return not core.trace_state_clean()
+
+
+def is_leaf(obj: object) -> bool:
+    """Whether `obj` is a value to JAX, beside its arrays: a hijax value or a token."""
+    from jax._src import core
+
+    try:
+        if type(obj) not in core.pytype_aval_mappings:
+            return False
+        kind = type(jax.typeof(obj))
+    except Exception:  # of a class that can't be hashed, or an unknown kind of JAX
+        return False
+    return any(
+        getattr(base, "__name__", "") in ("HiType", "MutableHiType", "AbstractToken")
+        and base.__module__.startswith("jax.")
+        for base in kind.__mro__
+    )
 
 
 def enclosing_traces() -> tuple[Any, ...]:

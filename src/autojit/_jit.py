@@ -18,9 +18,12 @@ import numpy as np
 from autojit import _core
 from autojit._core import Dispatcher, Skeleton
 from autojit._donate import donated_arguments
+from autojit._exceptions import Traceback
+from autojit._jax_private import is_leaf
+from autojit._limits import as_bound
 from autojit._reduce import ORDINARY_STATE, reduce, set_state
 from autojit._results import LAZY_TYPES
-from autojit._specialize import EAGER, Options, specialize
+from autojit._specialize import EAGER, Options, say_where, specialize
 from autojit._warnings import mark_seen, replay
 
 P = ParamSpec("P")
@@ -44,6 +47,10 @@ class CacheInfo(NamedTuple):
         The number of specializations.
     maxsize : int or None
         Their bound; None if there is none.
+    currbytes : int
+        How many bytes the static parts of all specializations have.
+    maxbytes : int or None
+        Their bound; None if there is none.
     """
 
     hits: int
@@ -51,8 +58,12 @@ class CacheInfo(NamedTuple):
     traces: int
     currsize: int
     maxsize: int | None
+    currbytes: int
+    maxbytes: int | None
 
 
+_MAXSIZE = 4096
+_MAXBYTES = 2**28
 _DEFAULT_OPTIONS = Options()
 _REFERENCE_OPTIONS = Options(forward=False)
 
@@ -69,6 +80,7 @@ def jit(
     donate_argnames: str | Iterable[str] | None = ...,
     forward: bool = ...,
     maxsize: int | None = ...,
+    maxbytes: int | None = ...,
 ) -> Dispatcher[P, R]: ...
 
 
@@ -84,6 +96,7 @@ def jit(
     donate_argnames: str | Iterable[str] | None = ...,
     forward: bool = ...,
     maxsize: int | None = ...,
+    maxbytes: int | None = ...,
 ) -> Callable[[Callable[P, R]], Dispatcher[P, R]]: ...
 
 
@@ -97,7 +110,8 @@ def jit(
     donate_argnums: int | Sequence[int] | None = None,
     donate_argnames: str | Iterable[str] | None = None,
     forward: bool = True,
-    maxsize: int | None = 4096,
+    maxsize: int | None = _MAXSIZE,
+    maxbytes: int | None = _MAXBYTES,
 ) -> Dispatcher[P, R] | Callable[[Callable[P, R]], Dispatcher[P, R]]:
     """Compile a function with JAX, whatever its arguments are.
 
@@ -129,7 +143,12 @@ def jit(
         function. Donated arrays never are.
     maxsize : int or None, default: 4096
         How many specializations to keep, one for each different static part of a call.
-        The least recently used go. None means all.
+        The least recently used go. None means all. `set_limits` bounds what all
+        functions keep together.
+    maxbytes : int or None, default: 268435456
+        How many bytes the static parts of the specializations may have together: numpy
+        arrays, strings and the objects around them. The least recently used go, never
+        the one used last. None means no bound.
 
     Returns
     -------
@@ -143,7 +162,8 @@ def jit(
     TypeError
         If `fun` can't be called, or an option is of the wrong type.
     ValueError
-        If `maxsize` is not positive, or a donated argument is none of `fun`'s.
+        If `maxsize` or `maxbytes` is not positive, or a donated argument is none of
+        `fun`'s.
 
     See Also
     --------
@@ -164,16 +184,9 @@ def jit(
     {'factor': 3.0, 'squash': False}
     >>> out = scale({"w": jnp.zeros(2)}, {"factor": 3.0, "squash": False})
     >>> scale.cache_info()
-    CacheInfo(hits=1, misses=1, traces=1, currsize=1, maxsize=4096)
+    CacheInfo(hits=1, misses=1, traces=1, currsize=1, maxsize=4096, currbytes=...)
     """
-    if maxsize is None:
-        bound = 0
-    else:
-        if not isinstance(maxsize, int) or isinstance(maxsize, bool):
-            raise TypeError(f"maxsize must be an int or None, got {maxsize!r}")
-        if maxsize < 1:
-            raise ValueError(f"maxsize must be at least 1, got {maxsize}")
-        bound = maxsize
+    bounds = as_bound("maxsize", maxsize), as_bound("maxbytes", maxbytes)
     options = _DEFAULT_OPTIONS
     if inline or keep_unused or compiler_options is not None or forward is not True:
         if compiler_options is not None:
@@ -185,15 +198,15 @@ def jit(
         options = Options(inline, keep_unused, compiler_options, forward=forward)
     if donate_argnums is None and donate_argnames is None:
         if fun is None:
-            return lambda fun: Dispatcher(fun, options, bound)
-        return Dispatcher(fun, options, bound)
+            return lambda fun: Dispatcher(fun, options, *bounds)
+        return Dispatcher(fun, options, *bounds)
 
     def donating(fun: Callable[P, R]) -> Dispatcher[P, R]:
         argnums, argnames = donated_arguments(fun, donate_argnums, donate_argnames)
         return Dispatcher(
             fun,
             options._replace(donate_argnums=argnums, donate_argnames=argnames),
-            bound,
+            *bounds,
         )
 
     return donating if fun is None else donating(fun)
@@ -227,7 +240,7 @@ def jax_autojit(fun: Callable[P, R]) -> Dispatcher[P, R]:
     >>> autojit.jax_autojit(add)(jnp.ones(2), 2.0, True)
     Array([3., 3.], dtype=float32)
     """
-    return Dispatcher(fun, _REFERENCE_OPTIONS, 4096)
+    return Dispatcher(fun, _REFERENCE_OPTIONS, _MAXSIZE, _MAXBYTES)
 
 
 @overload
@@ -255,7 +268,8 @@ def flatten(
     obj : object
         Anything.
     leaf_type : type, tuple or union of types, default: jax.Array
-        What to take out. Instances are found however deep they lie; an instance that
+        What to take out. By default all that is traced: also a `jax.Ref`, a hijax value
+        and a token. Instances are found however deep they lie; an instance that
         occurs twice is two leaves.
 
     Returns
@@ -283,7 +297,7 @@ def flatten(
     {'a': ['x', 2.5], 'b': 'y'}
     """
     isinstance(None, leaf_type)  # a TypeError here, not from inside the walk
-    return _core.flatten(obj, leaf_type)
+    return _core.flatten(obj, None if leaf_type is jax.Array else leaf_type)
 
 
 def _find_by_name(dispatcher: Dispatcher[..., Any]) -> str | None:
@@ -297,13 +311,15 @@ def _find_by_name(dispatcher: Dispatcher[..., Any]) -> str | None:
     return name if found is dispatcher else None
 
 
-def _rebuild(fun: Any, options: Options, maxsize: int | None) -> Dispatcher[..., Any]:
-    return Dispatcher(fun, options, maxsize or 0)
+def _rebuild(
+    fun: Any, options: Options, maxsize: int | None, maxbytes: int | None
+) -> Dispatcher[..., Any]:
+    return Dispatcher(fun, options, maxsize or 0, maxbytes or 0)
 
 
 def _reduce_by_value(dispatcher: Dispatcher[..., Any]) -> tuple[Any, ...]:
-    maxsize = dispatcher.cache_info().maxsize
-    parts = dispatcher._fun, dispatcher._options, maxsize
+    info = dispatcher.cache_info()
+    parts = dispatcher._fun, dispatcher._options, info.maxsize, info.maxbytes
     return _rebuild, parts, dispatcher.__dict__ or None
 
 
@@ -324,6 +340,7 @@ cloudpickle.CloudPickler.dispatch_table[Dispatcher] = _reduce_for_cloudpickle
 
 _core.configure(
     leaf_types=(jax.Array, jax.core.Tracer, jax.Ref),
+    is_leaf=is_leaf,
     identity_types=(
         enum.Enum,
         types.BuiltinFunctionType,
@@ -348,10 +365,12 @@ _core.configure(
     reduce=reduce,
     set_state=set_state,
     specialize=specialize,
+    say_where=say_where,
     replay=replay,
     mark_seen=mark_seen,
     lazy_types=LAZY_TYPES,
     cache_info=CacheInfo,
     eager=EAGER,
     copyreg_table=copyreg.dispatch_table,
+    traceback_type=Traceback,
 )

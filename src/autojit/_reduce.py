@@ -16,8 +16,10 @@ from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
+import numpy as np
 
 from autojit import _core
+from autojit._exceptions import reduce_exception
 
 # `__getstate__` and `__setstate__` that give and take the whole of an instance's
 # `__dict__` and `__slots__`. They may be bypassed: what the core reads is the same.
@@ -66,12 +68,17 @@ def reduce(obj: object, value: object) -> Reduction | None:
         if dict_items is not None:
             dict_items = [(key, value) for key, value in dict_items]
         lost = _lost_attributes(obj, func, args, state)
+        if any(lost):
+            state, setter = (state, setter, *lost), _set_state_and_attributes
+        if issubclass(type(obj), BaseException):
+            exception: Any = obj
+            func, args, state, setter = reduce_exception(
+                exception, func, args, state, setter, set_state
+            )
     except (MemoryError, RecursionError):
         raise
     except Exception:
         return None
-    if any(lost):
-        state, setter = (state, setter, *lost), _set_state_and_attributes
     return func, args, state, list_items, dict_items, setter
 
 
@@ -100,8 +107,12 @@ def _lost_attributes(
     ):
         return {}, {}
     lost, slots = {}, {}
-    if state is None and isinstance(getattr(obj, "__dict__", None), dict):
+    attributes = getattr(obj, "__dict__", None)
+    if isinstance(attributes, dict) and not _holds(state, attributes):
         lost.update(vars(obj))
+        if issubclass(kind, np.memmap):
+            for name in _OF_MEMMAP:  # of the file, which a copy is not
+                lost.pop(name, None)
     if not (isinstance(state, tuple) and len(state) == 2 and type(state[1]) is dict):
         for base in kind.__mro__:
             if "__reduce__" in vars(base) or "__reduce_ex__" in vars(base):
@@ -113,11 +124,20 @@ def _lost_attributes(
     return lost, slots
 
 
-def _is_users_own(method: object) -> bool:
-    return (
-        isinstance(method, types.FunctionType)
-        and str(method.__module__).partition(".")[0] not in sys.stdlib_module_names
+def _holds(state: object, attributes: dict[str, Any]) -> bool:
+    """Whether a reduction's state has an instance's attributes in it."""
+    parts = (state, *state) if type(state) is tuple else (state,)
+    return any(
+        part is attributes or (type(part) is dict and part.keys() >= attributes.keys())
+        for part in parts
     )
+
+
+def _is_users_own(method: object) -> bool:
+    if not isinstance(method, types.FunctionType):
+        return False
+    root = str(method.__module__).partition(".")[0]
+    return root != "numpy" and root not in sys.stdlib_module_names
 
 
 def _set_state_and_attributes(
@@ -133,6 +153,7 @@ def _set_state_and_attributes(
             object.__setattr__(obj, name, value)  # the class's own may refuse
 
 
+_OF_MEMMAP = "_mmap", "filename", "mode", "offset"
 _HEAPTYPE = 1 << 9  # of a class that is not builtin
 _REDUCED_BY_OBJECT = object.__reduce_ex__, object.__reduce__
 
@@ -206,7 +227,9 @@ def set_state(
     slots = None
     if isinstance(state, tuple) and len(state) == 2:
         state, slots = state
-    if state:
+    if state is obj:
+        obj.__dict__ = obj  # a dict whose keys are its attributes
+    elif state:
         obj.__dict__.update(state)
     if slots:
         for name, value in slots.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import itertools
 import types
 from collections import deque
@@ -48,6 +49,8 @@ LAZY_TYPES: frozenset[type[Any]] = frozenset(
     }
 )
 
+_ASYNC = (types.CoroutineType, types.AsyncGeneratorType)
+
 # They hold no tracers, or too much that has nothing to do with the result.
 _NOT_SEARCHED = (
     type,
@@ -60,6 +63,40 @@ _NOT_SEARCHED = (
 )
 _CONTAINERS = (dict, list, tuple, set, frozenset, types.CellType)
 _MOST_OBJECTS = 10_000
+
+
+def take_back_tracers(sentinels: list[Any]) -> None:
+    """Take from instances that had no state the tracers that a trace has given them.
+
+    They are the caller's own, as arguments that are static are in ``jax.jit``, and the
+    tracers would be gone when the caller looks.
+
+    Parameters
+    ----------
+    sentinels : list of object
+        The instances.
+    """
+    for obj in sentinels:
+        kind = type(obj)
+        try:
+            attributes = object.__getattribute__(obj, "__dict__")
+        except AttributeError:
+            attributes = None
+        if type(attributes) is dict:
+            for name, value in list(attributes.items()):
+                if issubclass(type(value), jax.core.Tracer):
+                    del attributes[name]
+        for member, _ in _parts_of_class(kind):
+            if type(member) is types.MemberDescriptorType:
+                _take_back(obj, member)
+
+
+def _take_back(obj: object, member: Any) -> None:
+    try:
+        if issubclass(type(member.__get__(obj)), jax.core.Tracer):
+            member.__delete__(obj)
+    except AttributeError:  # it has no value
+        pass
 
 
 def check_handed_through(
@@ -104,12 +141,22 @@ def check_handed_through(
         if found is not None:
             way, holder = found
             within = f" (in one of type {_name(holder)})" if holder is not obj else ""
-            raise jax.errors.UnexpectedTracerError(
+            where = (
                 f"{skeleton._node_path(node)}{way} is a traced array inside of an "
-                f"object of type {_name(obj)}{within}, which is handed through as it "
-                "is: the array would be gone when the caller gets it. Return the array "
-                "beside it, or in something that can be taken apart: functools.partial "
-                "instead of a closure, a class with __reduce__."
+                f"object of type {_name(obj)}{within}, which "
+            )
+            if issubclass(type(obj), _ASYNC):
+                if inspect.iscoroutine(obj) and not forwarded:
+                    obj.close()  # else it would warn that no one has awaited it
+                raise jax.errors.UnexpectedTracerError(
+                    f"{where}runs when it is awaited, after the trace. Await it in an "
+                    "async function that calls the compiled one."
+                )
+            raise jax.errors.UnexpectedTracerError(
+                f"{where}is handed through as it is: the array would be gone when the "
+                "caller gets it. Return the array beside it, or in something that can "
+                "be taken apart: functools.partial instead of a closure, a class with "
+                "__reduce__."
             )
 
 
@@ -183,7 +230,7 @@ def _parts(obj: Any) -> Iterator[tuple[Any, str]]:
         for key, value in obj.items():
             yield key, ".keys()"
             yield value, f"[{key!r}]" if type(key) in (str, int) else "[...]"
-    elif kind in (list, tuple):
+    elif kind is list or kind is tuple:
         for i, item in enumerate(obj):
             yield item, f"[{i}]"
     else:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from autojit import _core
 from autojit._jax_private import hide_frames
-from autojit._results import check_handed_through
+from autojit._results import check_handed_through, take_back_tracers
 from autojit._warnings import recorded
 
 hide_frames(__file__)
@@ -56,13 +57,114 @@ class _Eager:
 EAGER = _Eager()
 
 
-def _say_where(error: Exception, skeleton: _core.Skeleton) -> None:
-    """Note on an error of JAX, which numbers the leaves, where they stand."""
-    if any(note.startswith("leaves[") for note in getattr(error, "__notes__", ())):
-        return  # it came through another dispatcher, whose leaves it means
-    for number in sorted(set(re.findall(r"\bleaves\[(\d+)\]", str(error))), key=int):
-        if int(number) < skeleton.num_leaves:
-            error.add_note(f"leaves[{number}] is {skeleton._leaf_path(int(number))}")
+_STATIC_HERE = (
+    "autojit.jit needs no static_argnums: a Python number is static where an array is "
+    "traced"
+)
+
+
+def say_where(
+    error: Exception, skeleton: _core.Skeleton, compiled: Any, leaves: Sequence[Any]
+) -> None:
+    """Note on an error of JAX, which numbers the leaves, where they stand.
+
+    Parameters
+    ----------
+    error : Exception
+        What a compiled function raised, while it was traced or while it ran. It may be
+        the user's own, so its ``str`` is not asked for.
+    skeleton : Skeleton
+        Of the call.
+    compiled : callable
+        The compiled function.
+    leaves : sequence of jax.Array
+        What it was called with.
+    """
+    texts = [arg for arg in error.args if type(arg) is str]
+    text = "\n".join(texts)
+    flat = compiled.__wrapped__
+    # JAX says of which function it speaks, which may be one inside of this or outside.
+    if (
+        f"{flat.source} for " in text  # while tracing the function …
+        or f"{flat.source} traced for " in text
+        or f" of {flat.__qualname__} with " in text  # argument …
+    ):
+        _note_paths(error, "leaves", text, skeleton)
+        result = getattr(flat, "result", None)
+        if result is not None:
+            _note_paths(error, "result", text, result)
+        if "static_argnums" in text:
+            _note(error, _STATIC_HERE)
+    if "has been deleted" in text:
+        _note_deleted(error, skeleton, leaves)
+    if "donate the same buffer" in text:
+        _note_same(error, skeleton, leaves)
+
+
+def _note_paths(
+    error: Exception, name: str, text: str, skeleton: _core.Skeleton
+) -> None:
+    if any(note.startswith(f"{name}[") for note in getattr(error, "__notes__", ())):
+        return  # it came through another dispatcher of the same function
+    found = re.findall(rf"\b{name}\[(\d+)\]", text)
+    for number in sorted({int(digits) for digits in found}):
+        if number < skeleton.num_leaves:
+            _note(error, f"{name}[{number}] is {skeleton._leaf_path(number)}")
+
+
+# XLA numbers the arguments too, but not those that the function makes no use of.
+def _note_deleted(
+    error: Exception, skeleton: _core.Skeleton, leaves: Sequence[Any]
+) -> None:
+    for number, leaf in enumerate(leaves):
+        if _is_concrete(leaf) and leaf.is_deleted():
+            path = skeleton._leaf_path(number)
+            _note(
+                error,
+                f"{path} is a deleted array: it may have been donated before, by "
+                "itself or as the argument of a function that handed it back "
+                "untouched (forward=False makes copies)",
+            )
+
+
+def _note_same(
+    error: Exception, skeleton: _core.Skeleton, leaves: Sequence[Any]
+) -> None:
+    first: dict[int, int] = {}
+    for number, leaf in enumerate(leaves):
+        if _is_concrete(leaf) and first.setdefault(id(leaf), number) != number:
+            paths = map(skeleton._leaf_path, (first[id(leaf)], number))
+            _note(error, "{} and {} are one array".format(*paths))
+
+
+def _is_concrete(leaf: object) -> bool:
+    return isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+
+
+def _note(error: Exception, note: str) -> None:
+    if note not in getattr(error, "__notes__", ()):
+        BaseException.add_note(error, note)
+
+
+def _function_of(fun: Any) -> tuple[types.FunctionType, str] | None:
+    """Return the function that a callable runs in the end, and its name.
+
+    As JAX looks for it. For a callable object, where JAX gives up, it is its method.
+    """
+    try:
+        while isinstance(fun, functools.partial):
+            fun = fun.func
+        fun = inspect.unwrap(fun)
+        if isinstance(fun, types.MethodType):
+            fun = fun.__func__
+        if isinstance(fun, types.FunctionType):
+            return fun, fun.__name__
+        method = type(fun).__call__
+        if isinstance(method, types.FunctionType):
+            return method, f"{type(fun).__name__}.__call__"
+    except Exception:  # an object may answer what it likes
+        pass
+    return None
 
 
 def _weakly(fun: Any) -> Callable[[], Any]:
@@ -130,14 +232,20 @@ def specialize(
         with recorded(trace.warnings, leaves):
             try:
                 result = traced_fun(*args, **kwargs)
+                # What they hold is now held by the result alone.
+                traced_fun = args = kwargs = None
                 if issubclass(type(result), Iterator):  # an object may lie
                     result = iter(list(result))
                 returned = _core.flatten_result(result, skeleton, inputs)
-            except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
-                _say_where(error, skeleton)
-                raise
-        if isinstance(returned, _core.Result):
-            check_handed_through(returned.skeleton, skeleton, trace)
+                if isinstance(returned, _core.Result):
+                    check_handed_through(returned.skeleton, skeleton, trace)
+            finally:
+                take_back_tracers(skeleton._sentinels())
+        if isinstance(returned, _core.Result) and any(
+            isinstance(leaf, jax.Ref) for leaf in returned.leaves
+        ):
+            # JAX will say by number which one cannot be returned.
+            flat.result = returned.skeleton  # type: ignore[attr-defined]
         return returned
 
     # JAX names the compiled module, profiles and errors after the function, and finds
@@ -146,13 +254,20 @@ def specialize(
     function = fun.__func__ if isinstance(fun, types.MethodType) else fun
     name = getattr(function, "__name__", None)
     flat.__name__ = name if isinstance(name, str) else type(function).__name__
+    flat.__qualname__ = type(function).__qualname__
     if isinstance(function, types.FunctionType):
         flat.__qualname__ = function.__qualname__
         flat.__module__ = function.__module__
+    source, code = flat.__name__, flat.__code__
+    if (runs := _function_of(fun)) is not None:
+        source, code = runs[1], runs[0].__code__
         # Not the function itself, which would be kept alive.
         flat.__wrapped__ = types.SimpleNamespace(  # type: ignore[attr-defined]
-            __code__=function.__code__, __name__=function.__name__
+            __code__=code, __name__=source
         )
+    flat.source = (  # type: ignore[attr-defined]
+        f"{source} at {code.co_filename}:{code.co_firstlineno}"
+    )
     flat.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
     return jax.jit(
         flat,

@@ -1,0 +1,213 @@
+// Whether what is put together again is what was taken apart.
+//
+// A reduction may give another type or another value than the object has. That is
+// noticed where a specialization is about to be made: what its skeleton describes is
+// put together once more, and compared with the objects that were reduced.
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "skeleton.h"
+#include "type_plan.h"
+
+namespace autojit {
+
+namespace {
+
+// Whether instances of a class are iterators: a class statement gives one that is none
+// a function that says so.
+bool iterates(PyTypeObject* type) {
+  static const iternextfunc none =
+      reinterpret_cast<PyTypeObject*>(config.cache_info)->tp_iternext;
+  return type->tp_iternext != nullptr && type->tp_iternext != none;
+}
+
+// Whether a node stands for what has a value of its own: not for what is told by its
+// identity, nor for what is used up when it is looked at.
+bool is_plain(const Node& node) {
+  switch (node.op) {
+    case Op::Identity:
+      return !Py_IS_TYPE(node.object, &PyBaseObject_Type) &&
+             (PyType_Check(node.object) || PyCallable_Check(node.object) == 0);
+    case Op::Reduce:
+      return !iterates(reinterpret_cast<PyTypeObject*>(node.object));
+    default:
+      return !is_handed_through(node);
+  }
+}
+
+// What an object holds, if all of it has a value: a Skeleton, None if not, or nothing
+// with an exception set. Runs Python.
+Owned plain_content(PyObject* object) {
+  bool has_leaves = false;
+  Owned content = Owned::steal(content_now(object, has_leaves));
+  if (!content) {
+    return content;
+  }
+  const auto* skeleton = reinterpret_cast<Skeleton*>(content.get());
+  const std::vector<Node>& nodes = skeleton->program.nodes;
+  bool all_plain = !has_leaves && std::all_of(nodes.begin(), nodes.end(), is_plain);
+  return all_plain ? std::move(content) : Owned::borrow(Py_None);
+}
+
+// Whether two plain values differ: 1, 0, or -1 with an exception set. Runs Python.
+int differ(PyObject* one, PyObject* other) {
+  if (one == other) {
+    return 0;
+  }
+  Owned first = plain_content(one);
+  Owned second = first ? plain_content(other) : Owned();
+  if (!second) {
+    return -1;
+  }
+  if (first.get() == Py_None || second.get() == Py_None) {
+    return 0;
+  }
+  int same = equal(reinterpret_cast<Skeleton*>(first.get()),
+                   reinterpret_cast<Skeleton*>(second.get()));
+  return same < 0 ? -1 : 1 - same;
+}
+
+// Whether an attribute that two instances have differs. What the one has and the other
+// has not, such as a cache, a class has its reasons for; and one that says what its
+// state is knows what else to do with it. 1, 0, or -1 with an exception set. Runs
+// Python.
+int attributes_differ(PyObject* one, PyObject* other) {
+  if (has_own_state(Py_TYPE(one))) {
+    return 0;
+  }
+  Owned ours = Owned::borrow(python::instance_dict(one));
+  Owned theirs = Owned::borrow(python::instance_dict(other));
+  bool have_dicts = ours && theirs && PyDict_CheckExact(ours.get()) &&
+                    PyDict_CheckExact(theirs.get());
+  // They may change.
+  Owned items = Owned::steal(have_dicts ? PyDict_Items(ours.get()) : PyList_New(0));
+  for (Py_ssize_t i = 0; items && i < PyList_GET_SIZE(items.get()); ++i) {
+    PyObject* item = PyList_GET_ITEM(items.get(), i);
+    Owned value =
+        Owned::borrow(PyDict_GetItemWithError(theirs.get(), PyTuple_GET_ITEM(item, 0)));
+    int different = value ? differ(PyTuple_GET_ITEM(item, 1), value.get()) : 0;
+    if (different != 0) {
+      return different;
+    }
+  }
+  const TypePlan* plan = find_plan(Py_TYPE(one));
+  std::vector<std::pair<Owned, Owned>> in_slots;
+  if (plan != nullptr && plan->shows_state) {
+    for (const TypePlan::Slot& slot : plan->slots) {
+      in_slots.emplace_back(Owned::borrow(slot.value(one)),
+                            Owned::borrow(slot.value(other)));
+    }
+  }
+  for (const auto& [first, second] : in_slots) {
+    int different = first && second ? differ(first.get(), second.get()) : 0;
+    if (different != 0) {
+      return different;
+    }
+  }
+  return items && PyErr_Occurred() == nullptr ? 0 : -1;
+}
+
+// Whether a reduction has reproduced an object: 1, 0, or -1 with an exception set. Runs
+// Python.
+int reproduces(PyObject* object, PyObject* rebuilt) {
+  if (object == rebuilt) {
+    return 1;
+  }
+  if (Py_TYPE(object) != Py_TYPE(rebuilt)) {
+    // Those of dicts become iterators over lists.
+    return iterates(Py_TYPE(object)) ? 1 : 0;
+  }
+  Owned again = Owned::steal(reduce(rebuilt));
+  if (!again) {
+    return -1;
+  }
+  if (again.get() == Py_None) {
+    return 0;
+  }
+  int different = attributes_differ(object, rebuilt);
+  const TypePlan* plan = find_plan(Py_TYPE(object));
+  if (different == 0 && plan != nullptr && !plan->shows_state) {
+    different = differ(object, rebuilt);
+  }
+  return different < 0 ? -1 : 1 - different;
+}
+
+// Compares what was reduced with what was made of it. Inner objects come first.
+int check(const NodeObjects& reduced, NodeObjects& rebuilt) {
+  int faithful = 1;
+  std::sort(rebuilt.begin(), rebuilt.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (std::size_t i = reduced.size(); i-- > 0;) {
+    const auto& [node, object] = reduced[i];
+    const TypePlan* plan = find_plan(Py_TYPE(object.get()));
+    if (plan == nullptr || !plan->is_users || is_unfaithful(*plan, object.get())) {
+      continue;
+    }
+    auto found = std::lower_bound(
+        rebuilt.begin(), rebuilt.end(), node,
+        [](const auto& made, std::size_t at) { return made.first < at; });
+    if (found == rebuilt.end() || found->first != node) {
+      continue;
+    }
+    int same = reproduces(object.get(), found->second.get());
+    if (same < 0) {
+      return clear_refusal() ? 1 : -1;
+    }
+    plan = find_plan(Py_TYPE(object.get()));  // what ran may have renewed it
+    if (same == 1 || plan == nullptr) {
+      continue;
+    }
+    faithful = 0;
+    if (!note_unfaithful(object.get())) {
+      if (PyErr_Occurred() != nullptr) {
+        return -1;
+      }
+      plan->unfaithful = true;
+    }
+  }
+  return faithful;
+}
+
+// What can't be put together is said when it is needed.
+int not_rebuilt() { return clear_refusal() ? 1 : -1; }
+
+// Whether a node makes an instance that owns a resource.
+bool is_of_owner(const Node& node) {
+  const TypePlan* plan = nullptr;
+  if (node.op == Op::Instance) {
+    plan = node.plan;
+  } else if (node.op == Op::Reduce) {
+    plan = find_plan(reinterpret_cast<PyTypeObject*>(node.object));
+  }
+  return plan != nullptr && plan->owns;
+}
+
+}  // namespace
+
+int check_call(const Program& program, PyObject* const* leaves,
+               const NodeObjects& reduced) {
+  NodeObjects rebuilt;
+  Owned call = Owned::steal(rebuild_call(program, leaves, &rebuilt));
+  return call ? check(reduced, rebuilt) : not_rebuilt();
+}
+
+int check_result(const Program& program, PyObject* const* leaves, const Inputs& inputs,
+                 const NodeObjects& reduced) {
+  // A copy of an owner is not made for this alone.
+  if (std::any_of(program.nodes.begin(), program.nodes.end(), is_of_owner)) {
+    return 1;
+  }
+  NodeObjects rebuilt;
+  Owned result = Owned::steal(rebuild_result(program, leaves, inputs, &rebuilt));
+  if (!result) {
+    return not_rebuilt();
+  }
+  // Arrays can't be carried out in what is handed through.
+  std::erase_if(rebuilt, [&program](const auto& made) {
+    return program.nodes[made.first + 1].number != 0;
+  });
+  return check(reduced, rebuilt);
+}
+
+}  // namespace autojit

@@ -1,0 +1,530 @@
+"""What belongs to the caller: resources, and what is handed through whole."""
+
+import gc
+import gzip
+import io
+import multiprocessing.shared_memory
+import os
+import shelve
+import socket
+import tempfile
+import weakref
+import zipfile
+
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import autojit
+
+
+class Finalized:
+    """Its class has `__del__`."""
+
+    def __init__(self, log, **state):
+        self.log = log
+        self.__dict__.update(state)
+
+    def __del__(self):
+        self.log.append("closed")
+
+
+class Slotted:
+    __slots__ = ("__weakref__", "a", "log")
+
+    def __init__(self, log, a):
+        self.log = log
+        self.a = a
+
+    def __del__(self):
+        self.log.append("closed")
+
+
+class Reducing(Finalized):
+    def __reduce__(self):
+        return type(self), (self.log,), {"a": self.a}
+
+
+def archive(path):
+    np.savez(path.with_suffix(".npz"), a=np.ones(3))
+    return np.load(path.with_suffix(".npz"))
+
+
+def zip_file(path):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("name", "content")
+    return zipfile.ZipFile(path)
+
+
+def gzip_file(path):
+    with gzip.open(path, "wb") as file:
+        file.write(b"content")
+    return gzip.open(path)
+
+
+def shelf(path):
+    made = shelve.open(path)
+    made["key"] = "content"
+    return made
+
+
+# How to make one, whether it still works, how to close it.
+RESOURCES = {
+    "temporary file": (
+        lambda path: tempfile.NamedTemporaryFile(),
+        lambda file: os.path.exists(file.name),
+        lambda file: file.close(),
+    ),
+    "temporary directory": (
+        lambda path: tempfile.TemporaryDirectory(),
+        lambda directory: os.path.exists(directory.name),
+        lambda directory: directory.cleanup(),
+    ),
+    "spooled file": (
+        lambda path: tempfile.SpooledTemporaryFile(),
+        lambda file: not file.closed and file.write(b"a") == 1,
+        lambda file: file.close(),
+    ),
+    "archive of numpy": (
+        archive,
+        lambda file: file["a"].sum() == 3,
+        lambda file: file.close(),
+    ),
+    "zip file": (
+        zip_file,
+        lambda file: file.read("name") == b"content",
+        lambda file: file.close(),
+    ),
+    "gzip file": (
+        gzip_file,
+        lambda file: not file.closed and file.readable(),
+        lambda file: file.close(),
+    ),
+    "shelf": (
+        shelf,
+        lambda made: made["key"] == "content",
+        lambda made: made.close(),
+    ),
+    "file": (
+        lambda path: open(path, "w"),
+        lambda file: not file.closed,
+        lambda file: file.close(),
+    ),
+    "socket": (
+        lambda path: socket.socket(),
+        lambda sock: sock.fileno() >= 0,
+        lambda sock: sock.close(),
+    ),
+    "shared memory": (
+        lambda path: multiprocessing.shared_memory.SharedMemory(create=True, size=4),
+        lambda memory: len(memory.buf) >= 4,
+        lambda memory: (memory.close(), memory.unlink()),
+    ),
+}
+
+HOLD = {
+    "argument": lambda obj: obj,
+    "in a list": lambda obj: [obj, 1],
+    "in an instance": lambda obj: Held(obj),
+    "in a closure": lambda obj: lambda: obj,
+}
+
+
+class Held:
+    def __init__(self, inner):
+        self.inner = inner
+
+
+@pytest.mark.parametrize("hold", HOLD.values(), ids=HOLD)
+@pytest.mark.parametrize("resource", RESOURCES.values(), ids=RESOURCES)
+def test_a_resource_is_the_callers_own(x, tmp_path, resource, hold):
+    make, works, close = resource
+    obj = make(tmp_path / "resource")
+    seen = []
+    try:
+
+        @autojit.jit
+        def f(held, y):
+            seen.append(held)
+            return y + 1, held
+
+        for _ in range(3):
+            assert_array_equal(f(hold(obj), x)[0], x + 1)
+        seen.clear()
+        f.clear_cache()
+        gc.collect()
+        assert works(obj)
+    finally:
+        close(obj)
+
+
+@pytest.mark.parametrize("kind", [Finalized, Reducing])
+def test_no_copy_of_an_owner_is_made(x, kind):
+    log = []
+    obj = kind(log, a=2.0)
+    seen = []
+
+    @autojit.jit
+    def f(obj, y):
+        seen.append(obj)
+        return y * obj.a, obj
+
+    for _ in range(3):
+        y, same = f(obj, x)
+        assert_array_equal(y, 2 * x)
+        assert same is obj
+    assert len(seen) == 1
+    assert seen[0] is obj
+    seen.clear()
+    f.clear_cache()
+    gc.collect()
+    assert log == []
+    del obj, same
+    gc.collect()
+    assert log == ["closed"]
+
+
+def test_what_an_owner_holds_is_noticed_when_it_changes(x):
+    log = []
+    obj = Finalized(log, a=2.0, inner={"b": [1]})
+    f = autojit.jit(lambda obj, y: y * obj.a * obj.inner["b"][0])
+    assert_array_equal(f(obj, x), 2 * x)
+    obj.a = 3.0
+    assert_array_equal(f(obj, x), 3 * x)
+    obj.inner["b"][0] = 2
+    assert_array_equal(f(obj, x), 6 * x)
+    obj.inner["b"][0] = 1
+    assert_array_equal(f(obj, x), 3 * x)
+    assert f.cache_info().traces == 3
+
+
+def test_what_a_slot_of_an_owner_holds_is_noticed(x):
+    obj = Slotted([], 2.0)
+    f = autojit.jit(lambda obj, y: y * obj.a)
+    assert_array_equal(f(obj, x), 2 * x)
+    obj.a = 3.0
+    assert_array_equal(f(obj, x), 3 * x)
+
+
+def test_arrays_of_an_owner_are_constants_and_never_stale(x):
+    obj = Finalized([], w=x)
+    f = autojit.jit(lambda obj, y: obj.w * y)
+    for _ in range(2):
+        assert_array_equal(f(obj, x), x * x)
+    obj.w = x + 1
+    for _ in range(2):
+        assert_array_equal(f(obj, x), (x + 1) * x)
+    assert f.cache_info().traces == 2
+    other = Finalized([], w=x + 2)
+    assert_array_equal(f(other, x), (x + 2) * x)
+
+
+def test_arrays_beside_an_owner_are_traced(x):
+    obj = Held(Finalized([]))
+    obj.w = x
+    f = autojit.jit(lambda obj: obj.w * 2)
+    for i in range(3):
+        obj.w = x + i
+        assert_array_equal(f(obj), 2 * (x + i))
+    assert f.cache_info().traces == 1
+
+
+def test_an_owner_made_by_the_function_is_carried_out(x):
+    f = autojit.jit(lambda y: Finalized([], a=y + 1))
+    for i in range(2):
+        assert_array_equal(f(x + i).a, x + i + 1)
+
+
+def test_an_owner_that_refers_to_itself(x):
+    obj = Finalized([], a=1)
+    obj.itself = obj
+    obj.other = Finalized([], back=obj)
+    f = autojit.jit(lambda obj, y: (y + obj.a, obj.itself is obj))
+    for a in (1, 2, 2):
+        obj.a = a
+        y, itself = f(obj, x)
+        assert itself
+        assert_array_equal(y, x + a)
+    assert f.cache_info().traces == 2
+
+
+class Plain:
+    def __init__(self, **state):
+        self.__dict__.update(state)
+
+
+def test_an_object_with_a_finalizer_is_handed_through(x):
+    obj = Plain(scale=2.0)
+    f = autojit.jit(lambda obj, y: (y * obj.scale, obj))
+    assert f(obj, x)[1] is not obj
+    log = []
+    finalizer = weakref.finalize(obj, log.append, "closed")
+    obj.finalizer = finalizer
+    for scale in (2.0, 3.0, 3.0):
+        obj.scale = scale
+        y, same = f(obj, x)
+        assert same is obj
+        assert_array_equal(y, scale * x)
+    assert f.cache_info().traces == 3
+    f.clear_cache()
+    gc.collect()
+    assert log == []
+    assert finalizer.alive
+
+
+def test_a_finalizer_of_an_object_with_a_reduction(x):
+    class Counted:
+        def __init__(self, a):
+            self.a = a
+
+        def __reduce__(self):
+            return Counted, (self.a,)
+
+    obj = Counted(2.0)
+    f = autojit.jit(lambda obj, y: (y * obj.a, obj))
+    assert f(obj, x)[1] is not obj
+    finalizer = weakref.finalize(obj, int)
+    assert f(obj, x)[1] is obj
+    finalizer.detach()
+    assert_array_equal(f(obj, x)[0], 2 * x)
+
+
+def test_an_open_file_in_an_object_with_arrays(x, tmp_path):
+    obj = Plain(w=x, log=open(tmp_path / "log", "w"))
+    with obj.log:
+        f = autojit.jit(lambda obj: (obj.w * 2, obj.log))
+        for i in range(3):
+            obj.w = x + i
+            y, log = f(obj)
+            assert log is obj.log
+            assert_array_equal(y, 2 * (x + i))
+        assert f.cache_info().traces == 1
+        obj.log.write("still open")
+
+
+def test_bytes_in_memory_are_copied(x):
+    stream = io.BytesIO(b"abc")
+    f = autojit.jit(lambda stream, y: y + len(stream.read()))
+    for _ in range(2):
+        assert_array_equal(f(stream, x), x + 3)
+    assert stream.read() == b"abc"
+
+
+# --- reductions that do not reproduce the object ---
+
+
+class Lossy:
+    """Its reduction leaves out the unit."""
+
+    def __init__(self, value, unit="m"):
+        self.value = value
+        self.unit = unit
+
+    def __reduce__(self):
+        return Lossy, (self.value,)
+
+
+def metres(obj, y):
+    return y * (1000 if obj.unit == "km" else 1) * obj.value
+
+
+@pytest.mark.parametrize("first", ["km", "m"])
+def test_a_reduction_to_another_value_is_noticed(x, first):
+    f = autojit.jit(metres)
+    for unit in (first, "km", "m", "km", "m"):
+        assert_array_equal(f(Lossy(2, unit), x), metres(Lossy(2, unit), x))
+
+
+def test_what_changes_in_an_object_that_is_not_reproduced(x):
+    obj = Lossy(2, "km")
+    f = autojit.jit(metres)
+    for value, unit in ((2, "km"), (3, "km"), (3, "m"), (2, "km")):
+        obj.value, obj.unit = value, unit
+        assert_array_equal(f(obj, x), metres(obj, x))
+    obj.value = x
+    assert_array_equal(f(obj, x), metres(obj, x))
+    obj.value = x + 1
+    assert_array_equal(f(obj, x), metres(obj, x))
+
+
+class Disguised:
+    """It reduces to an object of another type."""
+
+    def __init__(self, a):
+        self.a = a
+
+    def __reduce__(self):
+        return dict, ({"a": self.a},)
+
+
+def test_a_reduction_to_another_type_is_noticed(x):
+    f = autojit.jit(lambda obj, y: (y + obj.a, obj))
+    for a in (1, 2, x, x + 1):
+        obj = Disguised(a)
+        y, same = f(obj, x)
+        assert same is obj
+        assert_array_equal(y, x + a)
+
+
+class Shifting:
+    """Its state is in a slot, and it takes no weak references."""
+
+    __slots__ = ("a",)
+
+    def __init__(self, a):
+        self.a = a + 1
+
+    def __reduce__(self):
+        return Shifting, (self.a,)
+
+
+def test_a_reduction_to_another_value_in_a_slot_is_noticed(x):
+    f = autojit.jit(lambda objs, y: y + sum(obj.a for obj in objs))
+    for _ in range(2):
+        assert_array_equal(f([Shifting(i) for i in range(100)], x), x + 5050)
+
+
+class Unrepeatable:
+    """What its reduction makes cannot be reduced again."""
+
+    def __init__(self, a, made=False):
+        self.a = a
+        self.made = made
+
+    def __reduce__(self):
+        if self.made:
+            raise TypeError("not once more")
+        return Unrepeatable, (self.a, True)
+
+
+def test_a_reduction_that_cannot_be_repeated_is_noticed(x):
+    f = autojit.jit(lambda obj, y: (y + obj.a, obj.made))
+    assert f(Unrepeatable(1), x)[1] is False
+
+
+class Cached:
+    """It leaves out a cache, and makes an identity of its own: both on purpose."""
+
+    def __init__(self, a):
+        self.a = a
+        self.token = object()
+
+    def __reduce__(self):
+        return Cached, (self.a,)
+
+
+def test_what_a_reduction_leaves_out_on_purpose(x):
+    f = autojit.jit(lambda obj: obj.a * 2)
+    for i in range(3):
+        obj = Cached(x + i)
+        obj.cache = {"sum": jnp.sum(x)}
+        assert_array_equal(f(obj), 2 * (x + i))
+    assert f.cache_info().traces == 1
+
+
+class Quantity(np.ndarray):
+    def __new__(cls, values, unit="m"):
+        made = np.asarray(values, np.float32).view(cls)
+        made.unit = unit
+        return made
+
+    def __array_finalize__(self, obj):
+        self.unit = getattr(obj, "unit", "m")
+
+
+class Tagged(np.ndarray):
+    """Attributes are set from outside."""
+
+
+class WithSlots(np.ndarray):
+    __slots__ = ("unit",)
+
+
+class Recorded(np.recarray):
+    pass
+
+
+class Masked(np.ma.MaskedArray):
+    pass
+
+
+def tagged(cls):
+    def make(unit):
+        made = np.ones(3, np.float32).view(cls)
+        made.unit = unit
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda unit: Quantity(np.ones(3), unit), *map(tagged, (Tagged, WithSlots))],
+    ids=["finalize", "attributes", "slots"],
+)
+def test_a_subclass_of_ndarray_keeps_its_attributes(x, make):
+    @autojit.jit
+    def f(q, y):
+        return y * (1000 if q.unit == "km" else 1), q
+
+    for unit, factor in (("km", 1000), ("m", 1), ("km", 1000)):
+        y, q = f(make(unit), x)
+        assert_array_equal(y, factor * x)
+        assert type(q) is type(make(unit))
+        assert q.unit == unit
+        assert_array_equal(q, make(unit))
+    assert f.cache_info().traces == 2
+
+
+def test_a_subclass_of_a_subclass_of_ndarray(x):
+    record = np.rec.array([(1, 2.0)], dtype=[("a", int), ("b", float)]).view(Recorded)
+    masked = np.ma.array([1.0, 2.0], mask=[True, False]).view(Masked)
+    for array in (record, masked):
+        array.unit = "km"
+        result = autojit.jit(lambda array, y: (array, y, array.unit))(array, x)
+        assert type(result[0]) is type(array)
+        assert result[2] == "km"
+        assert result[0].unit == "km"
+
+
+class AttrDict(dict):
+    """A dict whose keys are its attributes."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.__dict__ = self
+
+
+def test_a_dict_that_is_its_own_attributes(x):
+    @autojit.jit
+    def f(config, y):
+        config.lr = 5.0
+        config["inner"].w = y + 1
+        return y * config["lr"], config
+
+    config = AttrDict(lr=1.0, inner=AttrDict(w=x))
+    for i in range(2):
+        y, result = f(config, x + i)
+        assert_array_equal(y, 5 * (x + i))
+        assert type(result) is AttrDict
+        assert result.__dict__ is result
+        assert result.lr == result["lr"] == 5.0
+        assert_array_equal(result.inner["w"], x + i + 1)
+    assert config == {"lr": 1.0, "inner": {"w": x}}
+    assert f.cache_info().traces == 1
+
+
+def test_a_constant_array_of_jax_in_a_closure(x):
+    _, pullback = jax.vjp(lambda x: np.float32(3) * x, x)
+    f = autojit.jit(lambda g, c: g(c))
+    for _ in range(2):
+        assert_array_equal(f(pullback, x)[0], 3 * x)
+    assert f.cache_info().traces == 1
+    _, linear = jax.linearize(lambda x: np.float32(3) * x, x)
+    assert_array_equal(autojit.jit(lambda g, c: g(c))(linear, x), 3 * x)
+    jaxpr = jax.make_jaxpr(lambda x: np.ones(3, np.float32) * x)(x)
+    run = autojit.jit(lambda jaxpr, x: jax.extend.core.jaxpr_as_fun(jaxpr)(x))
+    assert_array_equal(run(jaxpr, x)[0], x)
