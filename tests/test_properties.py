@@ -877,8 +877,8 @@ KINDS = {
     "Slots": _slotted(Slots, "a", "b"),
     "SubSlots": _slotted(SubSlots, "b", "c", "a"),
     # The order of what they declare does not count.
-    "Data": _instance(Data, 1, 2, data=_field_names, others=_no_others),
-    "Frozen": _instance(Frozen, 1, 2, data=_field_names, others=_no_others),
+    "Data": _instance(Data, 2, 2, data=_field_names, others=_no_others),
+    "Frozen": _instance(Frozen, 2, 2, data=_field_names, others=_no_others),
     # Their own `__getstate__` wants all fields.
     "SlotData": _slotted(SlotData, "a", "b", groups=(2, 2), like=("FrozenSlotData",)),
     "FrozenSlotData": _slotted(
