@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import pytest
 
 # Most of the time would go into XLA, which compiles the same few programs over and
-# over, as each test has functions of its own. So each program is compiled once, and
-# from then on JAX finds it on disk. That begins anew with each run. The processes that
-# tests start do without: hence it is not set in the environment.
+# over, as each test has functions of its own. So each program is compiled once in a
+# process, and from then on JAX finds it on disk. Other processes that tests start do
+# without: hence it is not set in the environment.
 _compiled = tempfile.mkdtemp(prefix="autojit-tests-")
 jax.config.update("jax_compilation_cache_dir", _compiled)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
