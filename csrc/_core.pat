@@ -44,6 +44,15 @@
     @property
     def _options(self) -> Any: ...
 
+^autojit\._core\.Dispatcher\._empty$:
+    @staticmethod
+    def _empty() -> Dispatcher[..., Any]:
+        \doc
+
+^autojit\._core\.Dispatcher\.__setstate__$:
+    def __setstate__(self, state: tuple[Any, ...], /) -> None:
+        \doc
+
 ^autojit\._core\.Dispatcher\.__repr__$:
 
 ^autojit\._core\.Dispatcher\.__call__$:
@@ -181,6 +190,7 @@
         ordinary_state: frozenset[str],
         reduce: Callable[..., tuple[Any, ...] | None],
         set_state: Callable[..., None],
+        arrays_differ: Callable[[Any, Any], bool],
         specialize: Callable[..., Callable[..., Any]],
         say_where: Callable[..., None],
         replay: Callable[..., None],

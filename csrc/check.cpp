@@ -29,6 +29,8 @@ bool is_plain(const Node& node) {
     case Op::Identity:
       return !Py_IS_TYPE(node.object, &PyBaseObject_Type) &&
              (PyType_Check(node.object) || PyCallable_Check(node.object) == 0);
+    case Op::Function:
+      return false;
     case Op::Reduce:
       return !iterates(reinterpret_cast<PyTypeObject*>(node.object));
     default:
@@ -38,16 +40,17 @@ bool is_plain(const Node& node) {
 
 // What an object holds, if all of it has a value: a Skeleton, None if not, or nothing
 // with an exception set. Runs Python.
-Owned plain_content(PyObject* object) {
-  bool has_leaves = false;
-  Owned content = Owned::steal(content_now(object, has_leaves));
-  if (!content) {
-    return content;
+Owned plain_content(PyObject* object, LeafVector& arrays) {
+  Program program;
+  if (!flatten(object, nullptr, "obj", program, arrays.leaves)) {
+    return {};
   }
-  const auto* skeleton = reinterpret_cast<Skeleton*>(content.get());
-  const std::vector<Node>& nodes = skeleton->program.nodes;
-  bool all_plain = !has_leaves && std::all_of(nodes.begin(), nodes.end(), is_plain);
-  return all_plain ? std::move(content) : Owned::borrow(Py_None);
+  const std::vector<Node>& nodes = program.nodes;
+  if (!std::all_of(nodes.begin(), nodes.end(), is_plain)) {
+    return Owned::borrow(Py_None);
+  }
+  return Owned::steal(
+      reinterpret_cast<PyObject*>(new_skeleton(std::move(program), "obj")));
 }
 
 // Whether two plain values differ: 1, 0, or -1 with an exception set. Runs Python.
@@ -55,8 +58,10 @@ int differ(PyObject* one, PyObject* other) {
   if (one == other) {
     return 0;
   }
-  Owned first = plain_content(one);
-  Owned second = first ? plain_content(other) : Owned();
+  LeafVector our_arrays;
+  LeafVector their_arrays;
+  Owned first = plain_content(one, our_arrays);
+  Owned second = first ? plain_content(other, their_arrays) : Owned();
   if (!second) {
     return -1;
   }
@@ -65,12 +70,17 @@ int differ(PyObject* one, PyObject* other) {
   }
   int same = equal(reinterpret_cast<Skeleton*>(first.get()),
                    reinterpret_cast<Skeleton*>(second.get()));
+  for (std::size_t i = 0; same == 1 && i < our_arrays.leaves.size(); ++i) {
+    Owned differs = Owned::steal(PyObject_CallFunctionObjArgs(
+        config.arrays_differ, our_arrays.leaves[i], their_arrays.leaves[i], nullptr));
+    same = !differs ? -1 : differs.get() != Py_True;
+  }
   return same < 0 ? -1 : 1 - same;
 }
 
-// Whether an attribute that two instances have differs. What the one has and the other
-// has not, such as a cache, a class has its reasons for; and one that says what its
-// state is knows what else to do with it. 1, 0, or -1 with an exception set. Runs
+// Whether an attribute that two instances have differs. What the rebuilt one has not,
+// or has None for, such as a cache, a class has its reasons for; and one that says what
+// its state is knows what else to do with it. 1, 0, or -1 with an exception set. Runs
 // Python.
 int attributes_differ(PyObject* one, PyObject* other) {
   if (has_own_state(Py_TYPE(one))) {
@@ -86,7 +96,8 @@ int attributes_differ(PyObject* one, PyObject* other) {
     PyObject* item = PyList_GET_ITEM(items.get(), i);
     Owned value =
         Owned::borrow(PyDict_GetItemWithError(theirs.get(), PyTuple_GET_ITEM(item, 0)));
-    int different = value ? differ(PyTuple_GET_ITEM(item, 1), value.get()) : 0;
+    bool is_kept = value && value.get() != Py_None;
+    int different = is_kept ? differ(PyTuple_GET_ITEM(item, 1), value.get()) : 0;
     if (different != 0) {
       return different;
     }
@@ -100,7 +111,8 @@ int attributes_differ(PyObject* one, PyObject* other) {
     }
   }
   for (const auto& [first, second] : in_slots) {
-    int different = first && second ? differ(first.get(), second.get()) : 0;
+    bool is_kept = first && second && second.get() != Py_None;
+    int different = is_kept ? differ(first.get(), second.get()) : 0;
     if (different != 0) {
       return different;
     }

@@ -43,20 +43,6 @@ class Leaves {
   std::vector<PyObject*> heap_;
 };
 
-// Owned references in a vector that grows.
-struct LeafVector {
-  LeafVector() = default;
-  LeafVector(const LeafVector&) = delete;
-  LeafVector& operator=(const LeafVector&) = delete;
-  ~LeafVector() { clear(); }
-  void clear() {
-    for (PyObject* leaf : std::exchange(leaves, {})) {
-      Py_DECREF(leaf);
-    }
-  }
-  std::vector<PyObject*> leaves;
-};
-
 // Puts the result of a compiled function (owned) together.
 PyObject* unwrap(PyObject* returned, const Inputs& inputs) {
   if (returned == nullptr || !Py_IS_TYPE(returned, &ResultType)) {
@@ -142,13 +128,17 @@ Owned look_up(Table* table, CallView& call, LeafVector& flat, Compiled& compiled
     if (hash == -1 || !find(table, key, hash, compiled)) {
       return {};
     }
-    int faithful = compiled.function || reduced.empty()
+    // Other arrays than those which were found to be equal may not be.
+    bool is_known = compiled.function && key->program.omitted.empty();
+    int faithful = is_known || reduced.empty()
                        ? 1
                        : check_call(key->program, flat.leaves.data(), reduced);
     if (faithful != 0) {
       return faithful < 0 ? Owned() : std::move(skeleton);
     }
-    flat.clear();  // a class was found to be taken apart in vain
+    // What was taken apart in vain is now known.
+    flat.clear();
+    compiled = Compiled();
   }
 }
 
@@ -325,8 +315,7 @@ PyObject* dispatcher_vectorcall(PyObject* object, PyObject* const* args,
                                 std::size_t nargsf, PyObject* kwnames) {
   Dispatcher* self = cast(object);
   if (self->fun == nullptr) {
-    PyErr_SetString(PyExc_ReferenceError,
-                    "this autojit dispatcher is being garbage collected");
+    PyErr_SetString(PyExc_ReferenceError, "this autojit dispatcher has no function");
     return nullptr;
   }
   // A partial or property lends the dispatcher, and may let it go.
@@ -453,70 +442,106 @@ PyMemberDef result_members[] = {
     {nullptr, 0, 0, 0, nullptr},
 };
 
-PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
-  PyObject* fun = nullptr;
-  PyObject* options = nullptr;
-  Bounds bounds{};
-  if (kwargs != nullptr && PyDict_GET_SIZE(kwargs) != 0) {
-    PyErr_SetString(PyExc_TypeError, "Dispatcher takes no keyword arguments");
-    return nullptr;
-  }
-  if (PyArg_ParseTuple(args, "OOnn:Dispatcher", &fun, &options, &bounds.size,
-                       &bounds.bytes) == 0) {
-    return nullptr;
-  }
+// Makes an empty dispatcher one of `fun`. False with an exception set on failure. Runs
+// Python.
+bool fill(Dispatcher* self, PyObject* fun, PyObject* options, const Bounds& bounds) {
   if (PyCallable_Check(fun) == 0) {
     Owned name = Owned::steal(
         PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(fun)), "__name__"));
     Owned text = Owned::steal(name ? safe_repr(fun) : nullptr);
-    return !text ? nullptr
-                 : PyErr_Format(PyExc_TypeError,
-                                "autojit.jit needs a callable, got %U of type %S",
-                                text.get(), name.get());
+    if (text) {
+      PyErr_Format(PyExc_TypeError, "autojit.jit needs a callable, got %U of type %S",
+                   text.get(), name.get());
+    }
+    return false;
   }
   if (is_async(fun)) {
     Owned text = Owned::steal(safe_repr(fun));
-    return !text ? nullptr
-                 : PyErr_Format(PyExc_TypeError,
-                                "autojit.jit can't wrap %U, which is async: a trace "
-                                "awaits nothing. Wrap a function with the computation "
-                                "alone, and call it from the async one",
-                                text.get());
+    if (text) {
+      PyErr_Format(PyExc_TypeError,
+                   "autojit.jit can't wrap %U, which is async: a trace awaits nothing. "
+                   "Wrap a function with the computation alone, and call it from the "
+                   "async one",
+                   text.get());
+    }
+    return false;
   }
-  const TypePlan* plan = nullptr;
-  try {
-    plan = plan_for(fun);
-  } catch (const std::bad_alloc&) {
-    return PyErr_NoMemory();
-  }
+  const TypePlan* plan = plan_for(fun);
   if (plan == nullptr) {
-    return nullptr;
+    return false;
   }
-  bool fun_in_tree = plan->kind != Kind::Identity && plan->kind != Kind::Function;
-  Owned table;
-  try {
-    table = Owned::steal(
-        reinterpret_cast<PyObject*>(fun_in_tree && !PyMethod_Check(fun)
-                                        ? table_for_object(fun, options, bounds)
-                                        : table_for(table_key(fun), options, bounds)));
-  } catch (const std::bad_alloc&) {
-    return PyErr_NoMemory();
-  }
+  bool fun_in_tree = plan->kind != Kind::Identity && plan->kind != Kind::Function &&
+                     !is_function_dispatcher(fun);
+  Owned table = Owned::steal(
+      reinterpret_cast<PyObject*>(fun_in_tree && !PyMethod_Check(fun)
+                                      ? table_for_object(fun, options, bounds)
+                                      : table_for(table_key(fun), options, bounds)));
   if (!table) {
-    return nullptr;
+    return false;
   }
-  Owned object = Owned::steal(type->tp_alloc(type, 0));
-  if (!object) {
-    return nullptr;
+  if (self->fun != nullptr) {  // what ran may have been here too
+    PyErr_SetString(PyExc_RuntimeError, "this autojit dispatcher has its function");
+    return false;
   }
-  Dispatcher* self = cast(object.get());
-  self->vectorcall = dispatcher_vectorcall;
   self->fun = Py_NewRef(fun);
   self->options = Py_NewRef(options);
   self->fun_in_tree = fun_in_tree;
   self->keyword_order_matters = takes_any_keyword(fun);
   self->table = reinterpret_cast<Table*>(table.release());
-  return copy_attributes(self) ? object.release() : nullptr;
+  return copy_attributes(self);
+}
+
+// The same with a tuple of its parts, and perhaps the attributes that it has.
+bool fill_with(Dispatcher* self, PyObject* parts) {
+  PyObject* fun = nullptr;
+  PyObject* options = nullptr;
+  PyObject* attributes = nullptr;
+  Bounds bounds{};
+  if (PyArg_ParseTuple(parts, "OOnn|O!:Dispatcher", &fun, &options, &bounds.size,
+                       &bounds.bytes, &PyDict_Type, &attributes) == 0) {
+    return false;
+  }
+  try {
+    if (!fill(self, fun, options, bounds)) {
+      return false;
+    }
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+    return false;
+  }
+  if (attributes != nullptr && PyDict_GET_SIZE(attributes) != 0) {
+    Owned old = Owned::steal(std::exchange(self->dict, PyDict_Copy(attributes)));
+  }
+  return PyErr_Occurred() == nullptr;
+}
+
+PyObject* new_dispatcher() {
+  PyObject* object = DispatcherType.tp_alloc(&DispatcherType, 0);
+  if (object != nullptr) {
+    cast(object)->vectorcall = dispatcher_vectorcall;
+  }
+  return object;
+}
+
+PyObject* dispatcher_new(PyTypeObject* /*type*/, PyObject* args, PyObject* kwargs) {
+  if (kwargs != nullptr && PyDict_GET_SIZE(kwargs) != 0) {
+    PyErr_SetString(PyExc_TypeError, "Dispatcher takes no keyword arguments");
+    return nullptr;
+  }
+  Owned object = Owned::steal(new_dispatcher());
+  return object && fill_with(cast(object.get()), args) ? object.release() : nullptr;
+}
+
+PyObject* dispatcher_empty(PyObject* /*type*/, PyObject* /*args*/) {
+  return new_dispatcher();
+}
+
+PyObject* dispatcher_setstate(PyObject* object, PyObject* state) {
+  if (!PyTuple_Check(state)) {
+    PyErr_SetString(PyExc_TypeError, "the state of a dispatcher is a tuple");
+    return nullptr;
+  }
+  return fill_with(cast(object), state) ? Py_NewRef(Py_None) : nullptr;
 }
 
 int dispatcher_traverse(PyObject* object, visitproc visit, void* arg) {
@@ -575,8 +600,21 @@ PyObject* dispatcher_bind(PyObject* object, PyObject* instance, PyObject* /*owne
                                                     : PyMethod_New(object, instance);
 }
 
-PyObject* dispatcher_cache_info(PyObject* object, PyObject* /*args*/) {
+// The table of a dispatcher, borrowed, or nullptr with an exception set: one that is
+// still empty has none.
+Table* table_of(PyObject* object) {
   Table* table = cast(object)->table;
+  if (table == nullptr) {
+    PyErr_SetString(PyExc_ReferenceError, "this autojit dispatcher has no function");
+  }
+  return table;
+}
+
+PyObject* dispatcher_cache_info(PyObject* object, PyObject* /*args*/) {
+  Table* table = table_of(object);
+  if (table == nullptr) {
+    return nullptr;
+  }
   auto bound = [](std::size_t value) {
     return Owned::steal(value == 0 ? Py_NewRef(Py_None) : PyLong_FromSize_t(value));
   };
@@ -594,7 +632,10 @@ PyObject* dispatcher_cache_info(PyObject* object, PyObject* /*args*/) {
 }
 
 PyObject* dispatcher_clear_cache(PyObject* object, PyObject* /*args*/) {
-  Table* table = cast(object)->table;
+  Table* table = table_of(object);
+  if (table == nullptr) {
+    return nullptr;
+  }
   clear(table);
   table->hits = table->misses = table->traces->count = 0;
   Py_RETURN_NONE;
@@ -670,7 +711,12 @@ PyObject* get_signature(PyObject* object, void* /*closure*/) {
     return nullptr;
   }
   Owned get = Owned::steal(PyObject_GetAttrString(inspect.get(), "signature"));
-  PyObject* signature = get ? PyObject_CallOneArg(get.get(), self->fun) : nullptr;
+  Owned fun = Owned::borrow(self->fun);
+  if (self->fun == nullptr) {
+    PyErr_SetString(PyExc_AttributeError, "__signature__");
+    return nullptr;
+  }
+  PyObject* signature = get ? PyObject_CallOneArg(get.get(), fun.get()) : nullptr;
   if (signature == nullptr && PyErr_ExceptionMatches(PyExc_ValueError) != 0) {
     PyErr_SetString(PyExc_AttributeError, "__signature__");
   }
@@ -718,12 +764,21 @@ PyMethodDef dispatcher_methods[] = {
     {"clear_cache", dispatcher_clear_cache, METH_NOARGS,
      "clear_cache($self, /)\n--\n\nDrop all specializations, those of "
      "other dispatchers of the function too,\nand set all counts to 0."},
+    {"_empty", dispatcher_empty, METH_NOARGS | METH_STATIC,
+     "_empty()\n--\n\nMake one without a function, for `__setstate__`."},
+    {"__setstate__", dispatcher_setstate, METH_O,
+     "__setstate__($self, state, /)\n--\n\nGive an empty one its parts: fun, options, "
+     "maxsize, maxbytes and attributes."},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
      "See `typing.Generic`: the parameters and the result of the function."},
     {nullptr, nullptr, 0, nullptr},
 };
 
 }  // namespace
+
+bool is_function_dispatcher(PyObject* object) {
+  return Py_IS_TYPE(object, &DispatcherType) && !cast(object)->fun_in_tree;
+}
 
 PyObject* new_result(Skeleton* skeleton, PyObject* leaves) {
   auto* result = PyObject_New(Result, &ResultType);

@@ -132,6 +132,10 @@ class Flattener {
   enum class Mode : std::uint8_t { Leaves, Closures, Content };
 
   std::vector<Node>& nodes() { return program_.nodes; }
+  PartEntry here(std::size_t first_node, std::size_t first_leaf) const {
+    return {static_cast<std::uint32_t>(program_.nodes.size() - first_node),
+            static_cast<std::uint32_t>(leaves_.size() - first_leaf)};
+  }
   template <typename Walk>
   bool walk(Walk walk);
   void start_again();
@@ -168,9 +172,11 @@ class Flattener {
                                           const TypePlan& plan) const;
   bool reduce(PyObject* object);
   bool reduced(PyObject* object, Owned known);
+  bool omitted(PyObject* object, std::size_t extent);
   bool user_object(PyObject* object, const TypePlan& plan);
   bool apart(PyObject* object, const TypePlan& plan);
-  bool owner(PyObject* object, bool unfaithful);
+  bool owner(PyObject* object, bool always);
+  bool weak_reference(PyObject* object);
   bool stateless(PyObject* object);
   Py_ssize_t known_references(std::size_t depth) const;
   bool is_in_the_call_alone(std::size_t count) const;
@@ -1077,19 +1083,18 @@ bool Flattener::set(Op op, PyObject* object) {
   std::size_t impure_before = impure_;
   std::size_t index = emit(op, size, nullptr);
   std::size_t first_entry = program_.part_entries.size();
-  program_.part_entries.resize(first_entry + size);
+  program_.part_entries.resize(first_entry + size + 1);
   std::size_t extent = emit(Op::Extent, 0, nullptr);
   nodes()[extent].number = first_entry;
   std::size_t first_node = nodes().size();
   std::size_t first_leaf = leaves_.size();
   for (std::size_t i : sorted) {
-    program_.part_entries[first_entry + i] = {
-        static_cast<std::uint32_t>(nodes().size() - first_node),
-        static_cast<std::uint32_t>(leaves_.size() - first_leaf)};
+    program_.part_entries[first_entry + i] = here(first_node, first_leaf);
     if (!node(PyList_GET_ITEM(elements, static_cast<Py_ssize_t>(i)))) {
       return false;
     }
   }
+  program_.part_entries[first_entry + size] = here(first_node, first_leaf);
   nodes()[extent].size = static_cast<std::uint32_t>(nodes().size() - first_node);
   if (op == Op::FrozenSet) {
     pure(index, impure_before, object);
@@ -1200,7 +1205,7 @@ bool Flattener::instance(PyObject* object, const TypePlan& plan) {
   std::size_t first_entry = program_.part_entries.size();
   if (has_fields) {
     order = order_of_pairs(begin, end_of_dict, plan);
-    program_.part_entries.resize(first_entry + order.size());
+    program_.part_entries.resize(first_entry + (order.empty() ? 0 : count + 1));
     std::size_t extent = emit(Op::Extent, 0, nullptr);
     nodes()[extent].number = order.empty() ? kInOrder : first_entry;
   }
@@ -1209,14 +1214,15 @@ bool Flattener::instance(PyObject* object, const TypePlan& plan) {
   for (std::size_t i = 0; i < count; ++i) {
     std::size_t pair = order.empty() ? i : order[i];
     if (!order.empty()) {
-      program_.part_entries[first_entry + pair] = {
-          static_cast<std::uint32_t>(nodes().size() - first_node),
-          static_cast<std::uint32_t>(leaves_.size() - first_leaf)};
+      program_.part_entries[first_entry + pair] = here(first_node, first_leaf);
     }
     std::size_t key = begin + 2 * pair;
     if (!node(held_[key]) || !node(held_[key + 1])) {
       return false;
     }
+  }
+  if (!order.empty()) {
+    program_.part_entries[first_entry + count] = here(first_node, first_leaf);
   }
   for (std::size_t i = end_of_dict; i < end; ++i) {
     if (held_[i] == nullptr) {
@@ -1303,8 +1309,9 @@ void Flattener::find_lone_bare() {
 }
 
 // An object that cannot be copied without harm is handed through whole. In a result it
-// is taken apart if there are arrays in it, which have to be carried out.
-bool Flattener::owner(PyObject* object, bool unfaithful) {
+// is taken apart if there are arrays in it, which have to be carried out, unless it
+// always goes whole.
+bool Flattener::owner(PyObject* object, bool always) {
   if (forwarded_whole(object, true)) {
     return true;
   }
@@ -1315,7 +1322,7 @@ bool Flattener::owner(PyObject* object, bool unfaithful) {
     if (!content) {
       return false;
     }
-    if (call_ != nullptr && has_leaves && !unfaithful) {
+    if (call_ != nullptr && has_leaves && !always) {
       const TypePlan* now = plan_for(object);
       return now != nullptr && apart(object, *now);
     }
@@ -1335,6 +1342,30 @@ bool Flattener::owner(PyObject* object, bool unfaithful) {
   program_.contents.push_back(std::move(content));
   emit(Op::Owner, number, Py_NewRef(object));
   return true;
+}
+
+// A weak reference is handed through whole: what a copy of it would refer to is held by
+// nothing. But the function can look into that.
+bool Flattener::weak_reference(PyObject* object) {
+  if (mode_ == Mode::Leaves) {
+    return owner(object, true);
+  }
+  PyObject* referent = python::referent(object);
+  keep(referent);
+  const TypePlan* plan = plan_for(referent);
+  if (plan == nullptr) {
+    return false;
+  }
+  emit(Op::Tuple, 2, nullptr);
+  constant(Op::Identity, object);
+  impure();
+  bool told_by_identity =
+      plan->is_leaf || plan->kind == Kind::Identity || plan->kind == Kind::Function;
+  if (told_by_identity && referent != Py_None) {
+    emit(Op::Unset, 0, nullptr);  // and is not to be kept alive
+    return true;
+  }
+  return node(referent);
 }
 
 // An instance of a class that is none of the known ones.
@@ -1378,6 +1409,9 @@ bool Flattener::reduce(PyObject* object) {
     impure();  // a tuple that it is in is not kept either
     return constant(Op::Identity, type);
   }
+  if (is_function_dispatcher(object)) {
+    return constant(Op::Identity, object);
+  }
   if (forwarded_whole(object, true)) {
     return true;
   }
@@ -1387,16 +1421,29 @@ bool Flattener::reduce(PyObject* object) {
     return shared(object, seen) && (seen || reduced(object, std::move(reduction)));
   };
   const TypePlan* plan = find_plan(Py_TYPE(object));
-  if (plan == nullptr || !plan->shows_state || !is_stateless(*plan, object)) {
+  bool bare = plan != nullptr && plan->shows_state && is_stateless(*plan, object);
+  bool compared = plan != nullptr && plan->may_omit && mode_ == Mode::Content &&
+                  met_.find(object) == nullptr;
+  if (!bare && !compared) {
     return write();
   }
   reduction = Owned::steal(autojit::reduce(object));
   if (!reduction) {
     return false;
   }
-  return reduction.get() != Py_None && has_class_only(reduction.get(), Py_TYPE(object))
-             ? stateless(object)
-             : write();
+  if (reduction.get() == Py_None) {
+    return write();
+  }
+  if (bare) {
+    return has_class_only(reduction.get(), Py_TYPE(object)) ? stateless(object)
+                                                            : write();
+  }
+  // An object is compared with itself: with all that it holds.
+  plan = plan_for(object);
+  bool seen = false;
+  return plan != nullptr && shared(object, seen) &&
+         (plan->shows_state ? instance(object, *plan)
+                            : reduced(object, std::move(reduction)));
 }
 
 // An object by its reduction, if that is known already.
@@ -1419,25 +1466,8 @@ bool Flattener::reduced(PyObject* object, Owned known) {
       present |= 1U << part;
     }
   }
-  Owned plain = Owned::steal(plain_attributes(object));
-  bool has_leaves = false;
-  Owned content = Owned::steal(plain && plain.get() != Py_None
-                                   ? content_now(plain.get(), has_leaves)
-                                   : Py_XNewRef(plain.get()));
-  if (!content) {
-    return false;
-  }
-  std::size_t number = 0;
-  if (content.get() != Py_None) {
-    program_.contents.push_back(std::move(content));
-    number = program_.contents.size();
-    if (number > kMaxExtra) {
-      PyErr_SetString(PyExc_OverflowError, "too many reduced objects in one call tree");
-      return false;
-    }
-  }
   emit(Op::Reduce, present, Py_NewRef(reinterpret_cast<PyObject*>(Py_TYPE(object))));
-  std::size_t extent = emit(Op::Extent, 0, nullptr, static_cast<std::uint32_t>(number));
+  std::size_t extent = emit(Op::Extent, 0, nullptr);
   std::size_t first_leaf = leaves_.size();
   for (std::uint32_t part = 0; part < 6; ++part) {
     if ((part < 2 || (present & (1U << (part - 2))) != 0) &&
@@ -1447,6 +1477,34 @@ bool Flattener::reduced(PyObject* object, Owned known) {
   }
   nodes()[extent].size = static_cast<std::uint32_t>(nodes().size() - extent - 1);
   nodes()[extent].number = leaves_.size() - first_leaf;
+  return omitted(object, extent);
+}
+
+// Notes what the reduction that was written last may have left out.
+bool Flattener::omitted(PyObject* object, std::size_t extent) {
+  std::size_t count = nodes()[extent].number;
+  PyObject* const* leaves = leaves_.data() + leaves_.size() - count;
+  if (mode_ == Mode::Leaves && leaf_type_ == nullptr && call_ == nullptr) {
+    for (PyObject* array : omitted_arrays(object, leaves, count)) {
+      program_.omitted.push_back(Owned::borrow(array));
+    }
+  }
+  Owned plain =
+      Owned::steal(plain_attributes(object, leaves, count, mode_ != Mode::Leaves));
+  if (!plain || plain.get() == Py_None) {
+    return static_cast<bool>(plain);
+  }
+  bool has_leaves = false;
+  Owned content = Owned::steal(content_now(plain.get(), has_leaves));
+  if (!content) {
+    return false;
+  }
+  program_.contents.push_back(std::move(content));
+  if (program_.contents.size() > kMaxExtra) {
+    PyErr_SetString(PyExc_OverflowError, "too many reduced objects in one call tree");
+    return false;
+  }
+  nodes()[extent].extra = program_.contents.size() & kMaxExtra;
   return true;
 }
 
@@ -1487,6 +1545,8 @@ bool Flattener::inner(PyObject* object, const TypePlan& plan) {
       PyObject* singleton = numpy_dtype_singleton(object);
       return singleton != nullptr ? constant(Op::Identity, singleton) : reduce(object);
     }
+    case Kind::WeakRef:
+      return weak_reference(object);
     case Kind::Instance:
     case Kind::Reduce:
       return user_object(object, plan);
@@ -1642,6 +1702,14 @@ bool is_plain_data(PyObject* value, int& budget) {
     return false;
   }
   PyTypeObject* type = Py_TYPE(value);
+  if (type == &PyUnicode_Type || type == &PyLong_Type || type == &PyFloat_Type ||
+      type == &PyComplex_Type || type == &PyBytes_Type) {
+    return true;
+  }
+  if (numpy_is_array(value)) {
+    constexpr std::size_t kMostBytes = 1U << 16U;
+    return numpy_is_plain(value) && numpy_size(value) <= kMostBytes;
+  }
   if (type == &PyTuple_Type || type == &PyList_Type) {
     PyObject* const* items = PySequence_Fast_ITEMS(value);
     return std::all_of(items, items + PySequence_Fast_GET_SIZE(value),
@@ -1658,46 +1726,77 @@ bool is_plain_data(PyObject* value, int& budget) {
     }
     return true;
   }
-  return type == &PyUnicode_Type || type == &PyLong_Type || type == &PyFloat_Type ||
-         type == &PyComplex_Type || type == &PyBytes_Type;
+  return false;
 }
 
-}  // namespace
-
-PyObject* plain_attributes(PyObject* object) {
+// Calls `see(name, value)`, which must run no Python, for the attributes of an instance
+// whose reduction may leave them out. False if it was false for one.
+template <typename See>
+bool for_attributes(PyObject* object, See see) {
   const TypePlan* plan = find_plan(Py_TYPE(object));
   if (plan == nullptr || !plan->may_omit) {
-    return Py_NewRef(Py_None);
+    return true;
   }
-  Owned plain;
-  auto add = [&plain](PyObject* name, PyObject* value) {
-    constexpr int kMostObjects = 1000;
-    int budget = kMostObjects;
-    // Keys of other types could run Python, which could change the dict.
-    if (value == nullptr || !PyUnicode_CheckExact(name) ||
-        !is_plain_data(value, budget)) {
-      return true;
-    }
-    if (!plain) {
-      plain = Owned::steal(PyDict_New());
-    }
-    return plain && PyDict_SetItem(plain.get(), name, value) == 0;
-  };
   PyObject* dict = plan->has_dict ? python::instance_dict(object) : nullptr;
   Py_ssize_t position = 0;
   PyObject* name = nullptr;
   PyObject* value = nullptr;
   while (dict != nullptr && PyDict_Next(dict, &position, &name, &value) != 0) {
-    if (!add(name, value)) {
-      return nullptr;
+    // Others may have a Python `__hash__`.
+    if (PyUnicode_CheckExact(name) && !see(name, value)) {
+      return false;
     }
   }
-  for (const TypePlan::Slot& slot : plan->slots) {
-    if (!add(slot.name, slot.value(object))) {
-      return nullptr;
+  return std::all_of(plan->slots.begin(), plan->slots.end(),
+                     [&](const TypePlan::Slot& slot) {
+                       PyObject* held = slot.value(object);
+                       return held == nullptr || see(slot.name, held);
+                     });
+}
+
+}  // namespace
+
+namespace {
+
+bool is_omitted_array(PyObject* value, PyObject* const* leaves, std::size_t count) {
+  return is_leaf_type(Py_TYPE(value)) &&
+         std::find(leaves, leaves + count, value) == leaves + count;
+}
+
+}  // namespace
+
+PyObject* plain_attributes(PyObject* object, PyObject* const* leaves, std::size_t count,
+                           bool with_arrays) {
+  Owned plain;
+  bool done = for_attributes(object, [&](PyObject* name, PyObject* value) {
+    constexpr int kMostObjects = 1000;
+    int budget = kMostObjects;
+    bool is_array = is_omitted_array(value, leaves, count);
+    if (!is_array && !is_plain_data(value, budget)) {
+      return true;
     }
+    if (!plain) {
+      plain = Owned::steal(PyDict_New());
+    }
+    PyObject* shown = is_array && !with_arrays ? Py_Ellipsis : value;
+    return plain && PyDict_SetItem(plain.get(), name, shown) == 0;
+  });
+  if (!done) {
+    return nullptr;
   }
   return plain ? plain.release() : Py_NewRef(Py_None);
+}
+
+std::vector<PyObject*> omitted_arrays(PyObject* object, PyObject* const* leaves,
+                                      std::size_t count) {
+  std::vector<PyObject*> arrays;
+  for_attributes(object, [&](PyObject* /*name*/, PyObject* value) {
+    if (is_omitted_array(value, leaves, count)) {
+      arrays.push_back(value);
+    }
+    return true;
+  });
+  return arrays;
 }
 
 PyObject* content_now(PyObject* object, bool& has_leaves) {

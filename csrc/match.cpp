@@ -180,27 +180,24 @@ bool Matcher::set(PyObject* object, const Node& head) {
   if (PySet_GET_SIZE(object) != static_cast<Py_ssize_t>(head.size)) {
     return false;
   }
-  const Node& extent = *pc_;
+  const PartEntry* entry = program_.part_entries.data() + pc_->number;
   const Node* first_node = pc_ + 1;
   PyObject** first_leaf = leaf_;
-  PyObject** last_leaf = leaf_;
   Owned elements = Owned::steal(PySequence_List(object));
   if (!elements) {
     PyErr_Clear();
     return false;
   }
   // The list is new and its elements are the set's: dropping it runs nothing.
-  for (std::uint32_t i = 0; i < head.size; ++i) {
-    const PartEntry& entry = program_.part_entries[extent.number + i];
-    pc_ = first_node + entry.node;
-    leaf_ = first_leaf + entry.leaf;
+  for (std::uint32_t i = 0; i < head.size; ++i, ++entry) {
+    pc_ = first_node + entry->node;
+    leaf_ = first_leaf + entry->leaf;
     if (!part(PyList_GET_ITEM(elements.get(), static_cast<Py_ssize_t>(i)))) {
       return false;
     }
-    last_leaf = std::max(last_leaf, leaf_);
   }
-  pc_ = first_node + extent.size;
-  leaf_ = last_leaf;
+  pc_ = first_node + entry->node;
+  leaf_ = first_leaf + entry->leaf;
   return true;
 }
 
@@ -212,9 +209,7 @@ bool Matcher::attributes_in_own_order(PyObject* dict, const Node& head,
     return false;
   }
   const Node* first_node = pc_;
-  const Node* last_node = pc_;
   PyObject** first_leaf = leaf_;
-  PyObject** last_leaf = leaf_;
   const PartEntry* entry = program_.part_entries.data() + extent.number;
   Py_ssize_t position = 0;
   PyObject* key = nullptr;
@@ -225,12 +220,10 @@ bool Matcher::attributes_in_own_order(PyObject* dict, const Node& head,
     if (!part(key) || !part(value)) {
       return false;
     }
-    last_node = std::max(last_node, pc_);
-    last_leaf = std::max(last_leaf, leaf_);
     ++entry;
   }
-  pc_ = last_node;
-  leaf_ = last_leaf;
+  pc_ = first_node + entry->node;
+  leaf_ = first_leaf + entry->leaf;
   return true;
 }
 
@@ -500,12 +493,20 @@ int Matcher::same_content(PyObject* object, std::size_t number) const {
 // The same for what a reduction may leave out.
 int Matcher::same_plain_attributes(const Later& later) const {
   std::size_t number = later.node[1].extra;
-  Owned plain = Owned::steal(plain_attributes(later.object));
+  std::size_t leaves = later.node[1].number;
+  Owned plain = Owned::steal(plain_attributes(later.object, later.leaf, leaves, false));
   if (!plain) {
     return -1;
   }
   if (number == 0 || plain.get() == Py_None) {
     return number == 0 && plain.get() == Py_None ? 1 : 0;
+  }
+  const std::vector<Owned>& known = program_.omitted;
+  for (PyObject* array : omitted_arrays(later.object, later.leaf, leaves)) {
+    if (std::none_of(known.begin(), known.end(),
+                     [array](const Owned& one) { return one.get() == array; })) {
+      return 0;  // it is to be looked at
+    }
   }
   return same_content(plain.get(), number - 1);
 }

@@ -131,18 +131,19 @@ PyObject* py_fill_group(PyObject* /*module*/, PyObject* args) {
 }
 
 PyObject* py_configure(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
-  static const char* names[] = {
-      "leaf_types", "is_leaf",       "identity_types", "ordinary_state",
-      "reduce",     "set_state",     "specialize",     "say_where",
-      "replay",     "mark_seen",     "lazy_types",     "cache_info",
-      "eager",      "copyreg_table", "traceback_type", nullptr};
+  static const char* names[] = {"leaf_types",     "is_leaf",    "identity_types",
+                                "ordinary_state", "reduce",     "set_state",
+                                "arrays_differ",  "specialize", "say_where",
+                                "replay",         "mark_seen",  "lazy_types",
+                                "cache_info",     "eager",      "copyreg_table",
+                                "traceback_type", nullptr};
   Config given;
   if (PyArg_ParseTupleAndKeywords(
-          args, kwargs, "$OOOOOOOOOOOOOOO:configure", const_cast<char**>(names),
+          args, kwargs, "$OOOOOOOOOOOOOOOO:configure", const_cast<char**>(names),
           &given.leaf_types, &given.is_leaf, &given.identity_types,
-          &given.ordinary_state, &given.reduce, &given.set_state, &given.specialize,
-          &given.say_where, &given.replay, &given.mark_seen, &given.lazy_types,
-          &given.cache_info, &given.eager, &given.copyreg_table,
+          &given.ordinary_state, &given.reduce, &given.set_state, &given.arrays_differ,
+          &given.specialize, &given.say_where, &given.replay, &given.mark_seen,
+          &given.lazy_types, &given.cache_info, &given.eager, &given.copyreg_table,
           &given.traceback_type) == 0) {
     return nullptr;
   }
@@ -155,9 +156,9 @@ PyObject* py_configure(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
   }
   for (PyObject* object :
        {given.leaf_types, given.is_leaf, given.identity_types, given.ordinary_state,
-        given.reduce, given.set_state, given.specialize, given.say_where, given.replay,
-        given.mark_seen, given.lazy_types, given.cache_info, given.eager,
-        given.copyreg_table, given.traceback_type}) {
+        given.reduce, given.set_state, given.arrays_differ, given.specialize,
+        given.say_where, given.replay, given.mark_seen, given.lazy_types,
+        given.cache_info, given.eager, given.copyreg_table, given.traceback_type}) {
     Py_INCREF(object);  // for as long as the process lives
   }
   config = given;
@@ -219,9 +220,8 @@ PyMethodDef module_methods[] = {
      "Put other exceptions into an exception group that no one else has seen."},
     {"configure", as_method(py_configure), METH_VARARGS | METH_KEYWORDS,
      "configure(*, leaf_types, is_leaf, identity_types, ordinary_state, reduce, "
-     "set_state, specialize, say_where, replay, mark_seen, lazy_types, cache_info, "
-     "eager, "
-     "copyreg_table, traceback_type)\n--\n\n"
+     "set_state, arrays_differ, specialize, say_where, replay, mark_seen, lazy_types, "
+     "cache_info, eager, copyreg_table, traceback_type)\n--\n\n"
      "Hand over what the core needs of Python, once, at import."},
     {nullptr, nullptr, 0, nullptr},
 };

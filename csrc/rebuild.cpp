@@ -185,27 +185,16 @@ PyObject* Rebuilder::set(const Node& head) {
   return made.release();
 }
 
+// Made of anything that can be called first, so that its own parts can refer to it.
 PyObject* Rebuilder::partial(const Node& head) {
-  Owned func = Owned::steal(part());
-  if (!func) {
-    return nullptr;
-  }
   Owned made = Owned::steal(
-      PyObject_CallOneArg(reinterpret_cast<PyObject*>(partial_type), func.get()));
+      PyObject_CallOneArg(reinterpret_cast<PyObject*>(partial_type),
+                          reinterpret_cast<PyObject*>(&PyBaseObject_Type)));
   if (!made) {
     return failed(head);
   }
   meet(head, made.get());
-  if (!parts(3)) {
-    return nullptr;
-  }
-  Owned rest = Owned::steal(take_tuple(3));
-  if (!rest) {
-    return nullptr;
-  }
-  Owned state = Owned::steal(
-      PyTuple_Pack(4, func.get(), PyTuple_GET_ITEM(rest.get(), 0),
-                   PyTuple_GET_ITEM(rest.get(), 1), PyTuple_GET_ITEM(rest.get(), 2)));
+  Owned state = Owned::steal(parts(4) ? take_tuple(4) : nullptr);
   if (!state) {
     return nullptr;
   }

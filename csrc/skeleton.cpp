@@ -137,7 +137,7 @@ int Program::traverse(visitproc visit, void* arg) const {
     Py_VISIT(owned_object(node));
   }
   for (const std::vector<Owned>* owned :
-       {&functions, &codes, &originals, &call_opaque, &contents}) {
+       {&functions, &codes, &originals, &call_opaque, &contents, &omitted}) {
     for (const Owned& object : *owned) {
       Py_VISIT(object.get());
     }
@@ -189,6 +189,7 @@ void Program::swap(Program& other) noexcept {
   originals.swap(other.originals);
   call_opaque.swap(other.call_opaque);
   contents.swap(other.contents);
+  omitted.swap(other.omitted);
   keyword_places.swap(other.keyword_places);
   std::swap(leaves, other.leaves);
   std::swap(inputs, other.inputs);

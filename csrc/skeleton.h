@@ -119,6 +119,7 @@ inline bool is_handed_through(const Node& node) {
 // Where the parts of a set stand, one entry an element in the order in which the set
 // was iterated when it was flattened: a set built the same way iterates the same way.
 // Likewise the attributes of an instance whose class has an order of its own for them.
+// One more entry says where they end.
 struct PartEntry {
   std::uint32_t node;  // from the node after the Extent
   std::uint32_t leaf;  // from the first leaf of the whole
@@ -155,6 +156,9 @@ class Program {
   std::vector<Owned> call_opaque;
   // Skeletons of what is compared and not put together: see `Owner` and `Extent`.
   std::vector<Owned> contents;
+  // The arrays that reductions leave out. They make no other skeleton: what was put
+  // together has been found to be equal.
+  std::vector<Owned> omitted;
   std::uint32_t leaves = 0;
   // How many nodes the call has that a Forward counts on; 0 if there is none.
   std::size_t inputs = 0;
@@ -264,8 +268,27 @@ PyObject* content_now(PyObject* object, bool& has_leaves);
 
 // The attributes of an instance that are plain data, as a new dict, if its class has a
 // reduction which may leave them out: a new reference, None if there are none, or
-// nullptr with an exception set.
-PyObject* plain_attributes(PyObject* object);
+// nullptr with an exception set. So are arrays that are not among the leaves of its
+// reduction, or at least their names.
+PyObject* plain_attributes(PyObject* object, PyObject* const* leaves, std::size_t count,
+                           bool with_arrays);
+// These arrays, borrowed.
+std::vector<PyObject*> omitted_arrays(PyObject* object, PyObject* const* leaves,
+                                      std::size_t count);
+
+// Owned references to leaves.
+struct LeafVector {
+  LeafVector() = default;
+  LeafVector(const LeafVector&) = delete;
+  LeafVector& operator=(const LeafVector&) = delete;
+  ~LeafVector() { clear(); }
+  void clear() {
+    for (PyObject* leaf : std::exchange(leaves, {})) {
+      Py_DECREF(leaf);
+    }
+  }
+  std::vector<PyObject*> leaves;
+};
 
 enum class Match { No, Yes, Error };
 

@@ -484,6 +484,8 @@ bool make_plan(TypePlan& plan, PyObject* object) {
     plan.kind = Kind::Identity;
   } else if (type == partial_type) {
     plan.kind = Kind::Partial;
+  } else if (PyType_IsSubtype(type, &_PyWeakref_RefType) != 0) {
+    plan.kind = Kind::WeakRef;
   } else if (numpy_scalar_layout(type) != nullptr) {
     plan.kind = Kind::NumpyScalar;
   } else if (PyType_IsSubtype(type, &PyArrayDescr_Type) != 0) {
@@ -1045,6 +1047,8 @@ Bytes numpy_scalar_bytes(PyObject* scalar) {
   const NumpyScalarLayout* layout = numpy_scalar_layout(Py_TYPE(scalar));
   return {reinterpret_cast<const char*>(scalar) + layout->offset, layout->size};
 }
+
+bool numpy_is_array(PyObject* object) { return PyArray_CheckExact(object); }
 
 std::size_t numpy_size(PyObject* object) {
   return PyArray_Check(object) ? static_cast<std::size_t>(PyArray_NBYTES(

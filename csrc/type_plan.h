@@ -18,6 +18,7 @@ struct Config {
   PyObject* ordinary_state = nullptr;  // frozenset of names, see `_reduce.py`
   PyObject* reduce = nullptr;          // (object, value) -> reduction or None
   PyObject* set_state = nullptr;       // (object, state, list, dict, setter)
+  PyObject* arrays_differ = nullptr;   // (array, array) -> whether they do
   PyObject* specialize = nullptr;      // (fun, in_tree, trace, options) -> compiled
   PyObject* say_where = nullptr;       // (error, skeleton, compiled, leaves)
   PyObject* replay = nullptr;          // (warnings, leaves, seen)
@@ -53,6 +54,7 @@ enum class Kind : std::uint8_t {
   NumpyArray,
   Method,
   Partial,
+  WeakRef,
   Instance,
   Reduce,
 };
@@ -215,6 +217,9 @@ inline PyObject* reduction_part(PyObject* reduction, Py_ssize_t part) {
 // Whether a Python function is one that an imported module defines: never made anew, it
 // goes by identity. May run Python.
 bool is_named_function(PyObject* object);
+// Whether an object is a dispatcher of a function, which goes by identity. One of a
+// bound method or another object with state is taken apart.
+bool is_function_dispatcher(PyObject* object);
 // Whether a Python function is no more than its code. May run Python.
 bool is_bare_function(PyObject* object);
 
@@ -236,6 +241,7 @@ struct Bytes {
 };
 Bytes numpy_scalar_bytes(PyObject* scalar);
 
+bool numpy_is_array(PyObject* object);  // and of no subclass
 // The bytes of a numpy array; 0 for anything else.
 std::size_t numpy_size(PyObject* object);
 // numpy arrays of plain bytes. `object` must be exactly a numpy.ndarray.

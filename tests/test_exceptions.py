@@ -248,6 +248,8 @@ def test_an_error_of_jax_in_a_result_goes_through(x):
         StopIteration(5),
         SystemExit(3),
         KeyError("key"),
+        AttributeError("message", name="name"),
+        NameError("message", name="name"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -256,7 +258,16 @@ def test_what_a_builtin_exception_holds_stays(error, x):
     error.__suppress_context__ = True
     back, _ = autojit.jit(lambda error, x: (error, x))(error, x)
     assert origin(back) == origin(error)
-    for name in ("reason", "lineno", "path", "errno", "filename", "value", "code"):
+    for name in (
+        "reason",
+        "lineno",
+        "path",
+        "errno",
+        "filename",
+        "value",
+        "code",
+        "name",
+    ):
         assert getattr(back, name, None) == getattr(error, name, None)
 
 

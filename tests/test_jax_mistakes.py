@@ -233,6 +233,13 @@ def test_an_array_that_is_donated_twice_is_named():
     assert notes_of(caught.value) == ["args[0]['a'] and args[0]['b'] are one array"]
 
 
+def test_an_array_that_is_donated_and_passed_besides_is_named(x):
+    f = autojit.jit(lambda a, b: {"w": a["w"] + b["w"]}, donate_argnums=0)
+    with pytest.raises((RuntimeError, ValueError), match="donated in the") as caught:
+        f({"w": x}, {"w": x})
+    assert notes_of(caught.value) == ["args[0]['w'] and args[1]['w'] are one array"]
+
+
 def test_mutable_arrays_that_may_not_be_passed_or_returned_are_named(x):
     ref = jax.new_ref(x)
     with pytest.raises(ValueError, match="only one reference") as caught:

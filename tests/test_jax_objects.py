@@ -435,8 +435,8 @@ def test_shardings_and_meshes_are_used_in_the_trace(x):
         result = f(x, Plain(sharding=sharding))
         np.testing.assert_array_equal(result, x * 2)
         assert result.sharding.is_equivalent_to(sharding, 1)
-    # The mesh is the same one each time. In JAX 0.7 it keeps plain data that are computed
-    # in the first trace.
+    # The mesh is the same one each time. In JAX 0.7 it keeps plain data that it has
+    # computed in the first trace.
     assert f.cache_info().hits >= 1
 
 

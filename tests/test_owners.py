@@ -1,5 +1,6 @@
 """What belongs to the caller: resources, and what is handed through whole."""
 
+import functools
 import gc
 import gzip
 import io
@@ -423,6 +424,215 @@ def test_what_a_reduction_leaves_out_on_purpose(x):
         obj.cache = {"sum": jnp.sum(x)}
         assert_array_equal(f(obj), 2 * (x + i))
     assert f.cache_info().traces == 1
+
+
+class Forgetful:
+    """Its reduction knows nothing of the weights that it was given since."""
+
+    def __init__(self, size):
+        self.size = size
+        self.w = jnp.zeros(size)
+        self.table = np.zeros(size, np.float32)
+
+    def __reduce__(self):
+        return Forgetful, (self.size,)
+
+
+@pytest.mark.parametrize("name", ["w", "table"])
+def test_arrays_that_a_reduction_forgets_are_noticed(x, name):
+    f = autojit.jit(lambda obj: getattr(obj, name) * 2)
+    obj = Forgetful(3)
+    for i in range(3):
+        assert_array_equal(f(obj), 2 * getattr(obj, name))
+        setattr(obj, name, getattr(obj, name) + i + 1)
+    obj.table[:] = 7
+    assert_array_equal(f(obj), 2 * getattr(obj, name))
+
+
+def test_an_array_that_a_reduction_forgets_has_a_gradient(x):
+    obj = Forgetful(3)
+
+    def loss(w, obj):
+        obj.w = w
+        return jnp.sum(w * obj.w)
+
+    f = autojit.jit(lambda obj: jnp.sum(obj.w**2))
+
+    def outer(w):
+        obj.w = w
+        return f(obj)
+
+    assert_array_equal(jax.grad(outer)(x), 2 * x)
+    assert_array_equal(jax.grad(autojit.jit(loss))(x, obj), 2 * x)
+
+
+class Doubling:
+    """It is not what it was made of: its reduction passes on the wrong thing."""
+
+    def __init__(self, w):
+        self.w = w * 2
+
+    def __reduce__(self):
+        return Doubling, (self.w,)
+
+
+def test_an_array_that_a_reduction_changes_is_noticed(x):
+    f = autojit.jit(lambda obj: obj.w)
+    for i in range(2):
+        assert_array_equal(f(Doubling(x + i)), 2 * (x + i))
+
+
+class Derived:
+    """It computes from its array what its reduction need not pass on."""
+
+    def __init__(self, w):
+        self.w = w
+        self.norm = jnp.sqrt(jnp.sum(w**2))
+        self.inverse = None
+
+    def __reduce__(self):
+        return Derived, (self.w,)
+
+
+def test_what_a_constructor_computes_once_more_is_no_new_trace(x):
+    f = autojit.jit(lambda obj: obj.w / obj.norm)
+    for i in range(3):
+        obj = Derived(x + i)
+        assert_array_equal(f(obj), (x + i) / obj.norm)
+        obj.inverse = 1 / obj.norm
+        assert_array_equal(f(obj), (x + i) / obj.norm)
+        assert_array_equal(f(obj), (x + i) / obj.norm)
+    assert f.cache_info().traces <= 2  # without and with `inverse`
+    obj.norm = jnp.float32(1)
+    assert_array_equal(f(obj), obj.w)
+
+
+class Leaf:
+    def __init__(self, w, parent=None):
+        self.w = w
+        self.parent = None if parent is None else weakref.ref(parent)
+
+
+def test_what_a_weak_reference_leads_to_is_never_stale(x):
+    root = Leaf(x)
+    leaf = Leaf(x, root)
+    f = autojit.jit(lambda leaf: leaf.parent().w * 2)
+    for i in range(3):
+        root.w = x + i
+        for _ in range(2):
+            assert_array_equal(f(leaf), 2 * (x + i))
+    assert f.cache_info().traces == 3
+    assert f.cache_info().hits == 3
+
+    def of_root(w):
+        root.w = w
+        return jnp.sum(f(leaf))
+
+    assert_array_equal(jax.grad(of_root)(x), jnp.full(3, 2.0))
+
+
+def test_a_weak_reference_back_to_what_holds_it(x):
+    root = Leaf(x)
+    root.children = [Leaf(x + 1, root)]
+    f = autojit.jit(lambda root: root.w + root.children[0].parent().w)
+    for i in range(2):
+        root.w = x + i
+        assert_array_equal(f(root), 2 * (x + i))
+
+
+def test_a_weak_reference_to_what_has_gone(x):
+    root = Leaf(x)
+    leaf = Leaf(x, root)
+    f = autojit.jit(lambda leaf: leaf.w if leaf.parent() is None else leaf.w + 1)
+    assert_array_equal(f(leaf), x + 1)
+    del root
+    gc.collect()
+    assert_array_equal(f(leaf), x)
+
+
+def test_weak_collections_are_never_stale(x):
+    root = Leaf(x)
+    values = weakref.WeakValueDictionary(root=root)
+    f = autojit.jit(lambda values, y: values["root"].w + y)
+    for i in range(2):
+        root.w = x + i
+        assert_array_equal(f(values, x), 2 * x + i)
+
+
+def test_a_weak_reference_keeps_no_class_alive(x):
+    class Local:
+        pass
+
+    alive = weakref.ref(Local)
+    autojit.jit(lambda ref, y: y)(weakref.ref(Local), x)
+    del Local
+    gc.collect()
+    assert alive() is None
+
+
+class Stepper:
+    """It holds a dispatcher of a method of its own, as many do."""
+
+    def __init__(self, w, wrap):
+        self.w = w
+        self.fast = wrap(self.step)
+
+    def step(self, x):
+        return self.w * x
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        autojit.jit,
+        lambda method: autojit.jit(functools.partial(method)),
+        lambda method: autojit.jit(autojit.jit(method)),
+    ],
+    ids=["method", "partial", "twice"],
+)
+def test_a_dispatcher_of_a_method_is_of_the_copys_method(x, wrap):
+    stepper = Stepper(x, wrap)
+    f = autojit.jit(lambda stepper, x: stepper.fast(x))
+    for i in range(3):
+        stepper.w = x + i
+        assert_array_equal(f(stepper, x), x * (x + i))
+        assert_array_equal(stepper.fast(x), x * (x + i))
+        assert_array_equal(autojit.jit(stepper.fast)(x), x * (x + i))
+    assert f.cache_info().traces == 1
+
+    def loss(w):
+        stepper.w = w
+        return jnp.sum(f(stepper, x))
+
+    assert_array_equal(jax.grad(loss)(x), x)
+    stepper.w = x  # no tracer
+    # As an argument itself, and in a result.
+    assert_array_equal(autojit.jit(lambda g, x: g(x))(stepper.fast, x), stepper.fast(x))
+    back = autojit.jit(lambda stepper: stepper)(stepper)
+    back.w = 3 * x
+    assert_array_equal(back.fast(x), 3 * x * x)
+    assert_array_equal(stepper.fast(x), x * x)
+
+
+def test_a_dispatcher_of_a_function_stays_itself(x):
+    @autojit.jit
+    def double(x):
+        return 2 * x
+
+    back, y = autojit.jit(lambda g, x: (g, g(x)))(double, x)
+    assert back is double
+    assert_array_equal(y, 2 * x)
+
+
+def test_an_empty_dispatcher_says_so(x):
+    empty = type(autojit.jit(jnp.sin))._empty()
+    for use in (lambda: empty(x), empty.cache_info, empty.clear_cache):
+        with pytest.raises(ReferenceError, match="has no function"):
+            use()
+    assert not hasattr(empty, "__signature__")
+    full = autojit.jit(Stepper(x, autojit.jit).step)
+    with pytest.raises(RuntimeError, match="has its function"):
+        full.__setstate__((jnp.sin, full._options, 1, 1))
 
 
 class Quantity(np.ndarray):

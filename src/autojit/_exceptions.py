@@ -12,6 +12,7 @@ from autojit._jax_private import is_tracing
 
 # A class may have attributes of these names.
 _MEMBERS: Any = vars(BaseException)
+_NAMES: Any = {kind: vars(kind)["name"] for kind in (AttributeError, NameError)}
 _GROUP: Any = vars(BaseExceptionGroup)
 _SET_STATE = BaseException.__setstate__
 
@@ -101,6 +102,7 @@ def reduce_exception(
         _MEMBERS["__context__"].__get__(obj),
         _kept(_MEMBERS["__traceback__"].__get__(obj)),
         _MEMBERS["__suppress_context__"].__get__(obj),
+        next((_NAMES[k].__get__(obj) for k in _NAMES if issubclass(kind, k)), None),
     )
     if group is None and not any(origin):
         return func, args, state, setter
@@ -127,7 +129,7 @@ def _new_group(
 
 def _set_origin(obj: Any, parts: tuple[Any, ...]) -> None:
     state, setter, origin, group, set_state = parts
-    cause, context, traceback, suppress = origin
+    cause, context, traceback, suppress, name = origin
     if group is not None:
         args, exceptions = group
         _MEMBERS["args"].__set__(obj, args)
@@ -136,5 +138,7 @@ def _set_origin(obj: Any, parts: tuple[Any, ...]) -> None:
     _MEMBERS["__context__"].__set__(obj, context)
     _MEMBERS["__cause__"].__set__(obj, cause)
     _MEMBERS["__suppress_context__"].__set__(obj, suppress)
+    if name is not None:
+        obj.name = name
     if traceback is not None:
         _MEMBERS["__traceback__"].__set__(obj, traceback.traceback)

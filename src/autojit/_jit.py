@@ -6,7 +6,6 @@ import copyreg
 import enum
 import sys
 import types
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
@@ -21,7 +20,7 @@ from autojit._donate import donated_arguments
 from autojit._exceptions import Traceback
 from autojit._jax_private import is_leaf
 from autojit._limits import as_bound
-from autojit._reduce import ORDINARY_STATE, reduce, set_state
+from autojit._reduce import ORDINARY_STATE, arrays_differ, reduce, set_state
 from autojit._results import LAZY_TYPES
 from autojit._specialize import EAGER, Options, say_where, specialize
 from autojit._warnings import mark_seen, replay
@@ -311,16 +310,15 @@ def _find_by_name(dispatcher: Dispatcher[..., Any]) -> str | None:
     return name if found is dispatcher else None
 
 
-def _rebuild(
-    fun: Any, options: Options, maxsize: int | None, maxbytes: int | None
-) -> Dispatcher[..., Any]:
-    return Dispatcher(fun, options, maxsize or 0, maxbytes or 0)
+def _empty() -> Dispatcher[..., Any]:
+    return Dispatcher._empty()
 
 
 def _reduce_by_value(dispatcher: Dispatcher[..., Any]) -> tuple[Any, ...]:
     info = dispatcher.cache_info()
-    parts = dispatcher._fun, dispatcher._options, info.maxsize, info.maxbytes
-    return _rebuild, parts, dispatcher.__dict__ or None
+    bounds = info.maxsize or 0, info.maxbytes or 0
+    # As its state: the object that it is of may hold it.
+    return _empty, (), (dispatcher._fun, dispatcher._options, *bounds, vars(dispatcher))
 
 
 def _reduce_dispatcher(dispatcher: Dispatcher[..., Any]) -> str | tuple[Any, ...]:
@@ -356,14 +354,12 @@ _core.configure(
         jax.numpy.ufunc,
         np.ufunc,
         jax.extend.core.Primitive,
-        # It compares what it refers to, which the function may look into.
-        weakref.ref,
         super,  # taken apart, it would be an instance of the class
-        Dispatcher,
     ),
     ordinary_state=ORDINARY_STATE,
     reduce=reduce,
     set_state=set_state,
+    arrays_differ=arrays_differ,
     specialize=specialize,
     say_where=say_where,
     replay=replay,

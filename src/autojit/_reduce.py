@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
+import jax
 import numpy as np
 
 from autojit import _core
@@ -234,6 +235,46 @@ def set_state(
     if slots:
         for name, value in slots.items():
             setattr(obj, name, value)
+
+
+def arrays_differ(one: Any, other: Any) -> bool:
+    """Whether an array differs from what a reduction has made of it.
+
+    Parameters
+    ----------
+    one, other : jax.Array or other value of JAX
+        Both may be tracers: of these nothing is known, and they are taken for equal.
+
+    Returns
+    -------
+    bool
+        True if they differ by more than rounding, since the constructor of an object
+        may compute once more what it holds.
+    """
+    if one is other or not (
+        isinstance(one, jax.Array) and isinstance(other, jax.Array)
+    ):
+        return False
+    traced = [isinstance(array, jax.core.Tracer) for array in (one, other)]
+    if any(traced):
+        return not all(traced)
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return True
+    if jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key):
+        one, other = map(jax.random.key_data, (one, other))
+    try:
+        a, b = np.asarray(one), np.asarray(other)
+    except (RuntimeError, ValueError):  # deleted, or on devices of other processes
+        return False
+    if not jax.numpy.issubdtype(a.dtype, jax.numpy.inexact):
+        return not np.array_equal(a, b)
+    wide = np.complex128 if np.iscomplexobj(a) else np.float64
+    return not np.allclose(
+        a.astype(wide), b.astype(wide), rtol=_ROUNDING, equal_nan=True
+    )
+
+
+_ROUNDING = 1e-2
 
 
 class _Hole:

@@ -140,10 +140,10 @@ def check_handed_through(
             captured.clear()
         if found is not None:
             way, holder = found
-            within = f" (in one of type {_name(holder)})" if holder is not obj else ""
+            within = f", in a {_name(holder)}" if holder is not obj else ""
             where = (
-                f"{skeleton._node_path(node)}{way} is a traced array inside of an "
-                f"object of type {_name(obj)}{within}, which "
+                f"{skeleton._node_path(node)}{way} is a traced array{within} inside of "
+                f"an object of type {_name(obj)}, which "
             )
             if issubclass(type(obj), _ASYNC):
                 if inspect.iscoroutine(obj) and not forwarded:

@@ -97,7 +97,7 @@ def say_where(
             _note(error, _STATIC_HERE)
     if "has been deleted" in text:
         _note_deleted(error, skeleton, leaves)
-    if "donate the same buffer" in text:
+    if "donate the same buffer" in text or "donated in the same call" in text:
         _note_same(error, skeleton, leaves)
 
 
