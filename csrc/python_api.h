@@ -56,7 +56,8 @@ namespace python {
 // False if there is no memory for it. May allocate the dict, never runs Python inside a
 // `NoCollection`. `PyObject_GenericGetDict` is the public way and makes an empty dict
 // for each instance that has none.
-inline bool get_instance_dict(PyObject* object, PyObject*& dict) {
+[[gnu::always_inline]] inline bool get_instance_dict(PyObject* object,
+                                                     PyObject*& dict) {
   PyObject** place = _PyObject_GetDictPtr(object);
   dict = place != nullptr ? *place : nullptr;
   return place != nullptr || Py_TYPE(object)->tp_dictoffset == 0;

@@ -171,7 +171,7 @@ bool has_own_state(PyTypeObject* type);
 
 // `weakref.finalize`.
 extern PyTypeObject* finalize_type;
-bool has_finalizer_slow(PyWeakReference* reference);
+[[gnu::noinline]] bool has_finalizer_slow(PyWeakReference* reference);
 // The first weak reference to an object, or nullptr.
 inline PyWeakReference* weak_references(PyObject* object) {
   Py_ssize_t offset = Py_TYPE(object)->tp_weaklistoffset;

@@ -185,7 +185,8 @@ def jit(
     >>> scale.cache_info()
     CacheInfo(hits=1, misses=1, traces=1, currsize=1, maxsize=4096, currbytes=...)
     """
-    bounds = as_bound("maxsize", maxsize), as_bound("maxbytes", maxbytes)
+    max_count = maxsize if maxsize is _MAXSIZE else as_bound("maxsize", maxsize)
+    max_bytes = maxbytes if maxbytes is _MAXBYTES else as_bound("maxbytes", maxbytes)
     options = _DEFAULT_OPTIONS
     if inline or keep_unused or compiler_options is not None or forward is not True:
         if compiler_options is not None:
@@ -197,15 +198,16 @@ def jit(
         options = Options(inline, keep_unused, compiler_options, forward=forward)
     if donate_argnums is None and donate_argnames is None:
         if fun is None:
-            return lambda fun: Dispatcher(fun, options, *bounds)
-        return Dispatcher(fun, options, *bounds)
+            return lambda fun: Dispatcher(fun, options, max_count, max_bytes)
+        return Dispatcher(fun, options, max_count, max_bytes)
 
     def donating(fun: Callable[P, R]) -> Dispatcher[P, R]:
         argnums, argnames = donated_arguments(fun, donate_argnums, donate_argnames)
         return Dispatcher(
             fun,
             options._replace(donate_argnums=argnums, donate_argnames=argnames),
-            *bounds,
+            max_count,
+            max_bytes,
         )
 
     return donating if fun is None else donating(fun)
