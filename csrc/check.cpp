@@ -73,7 +73,7 @@ int differ(PyObject* one, PyObject* other) {
   for (std::size_t i = 0; same == 1 && i < our_arrays.leaves.size(); ++i) {
     Owned differs = Owned::steal(PyObject_CallFunctionObjArgs(
         config.arrays_differ, our_arrays.leaves[i], their_arrays.leaves[i], nullptr));
-    same = !differs ? -1 : differs.get() != Py_True;
+    same = !differs ? -1 : (differs.get() == Py_True ? 0 : 1);
   }
   return same < 0 ? -1 : 1 - same;
 }
@@ -181,9 +181,6 @@ int check(const NodeObjects& reduced, NodeObjects& rebuilt) {
   return faithful;
 }
 
-// What can't be put together is said when it is needed.
-int not_rebuilt() { return clear_refusal() ? 1 : -1; }
-
 // Whether a node makes an instance that owns a resource.
 bool is_of_owner(const Node& node) {
   const TypePlan* plan = nullptr;
@@ -198,10 +195,14 @@ bool is_of_owner(const Node& node) {
 }  // namespace
 
 int check_call(const Program& program, PyObject* const* leaves,
-               const NodeObjects& reduced) {
+               const NodeObjects& reduced, bool is_traced) {
   NodeObjects rebuilt;
   Owned call = Owned::steal(rebuild_call(program, leaves, &rebuilt));
-  return call ? check(reduced, rebuilt) : not_rebuilt();
+  if (!call) {
+    // A trace will say so.
+    return !is_traced && clear_refusal() ? 1 : -1;
+  }
+  return check(reduced, rebuilt);
 }
 
 int check_result(const Program& program, PyObject* const* leaves, const Inputs& inputs,
@@ -213,7 +214,7 @@ int check_result(const Program& program, PyObject* const* leaves, const Inputs& 
   NodeObjects rebuilt;
   Owned result = Owned::steal(rebuild_result(program, leaves, inputs, &rebuilt));
   if (!result) {
-    return not_rebuilt();
+    return clear_refusal() ? 1 : -1;  // the caller will be told
   }
   // Arrays can't be carried out in what is handed through.
   std::erase_if(rebuilt, [&program](const auto& made) {

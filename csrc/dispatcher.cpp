@@ -129,12 +129,17 @@ Owned look_up(Table* table, CallView& call, LeafVector& flat, Compiled& compiled
       return {};
     }
     // Other arrays than those which were found to be equal may not be.
-    bool is_known = compiled.function && key->program.omitted.empty();
+    bool is_known = compiled.function && compiled.same_omitted;
     int faithful = is_known || reduced.empty()
                        ? 1
-                       : check_call(key->program, flat.leaves.data(), reduced);
-    if (faithful != 0) {
-      return faithful < 0 ? Owned() : std::move(skeleton);
+                       : check_call(key->program, flat.leaves.data(), reduced,
+                                    static_cast<bool>(compiled.function));
+    if (faithful == 1) {
+      return skeleton;
+    }
+    key->program.omitted.clear();  // they are not known
+    if (faithful < 0) {
+      return {};
     }
     // What was taken apart in vain is now known.
     flat.clear();
@@ -445,6 +450,13 @@ PyMemberDef result_members[] = {
 // Makes an empty dispatcher one of `fun`. False with an exception set on failure. Runs
 // Python.
 bool fill(Dispatcher* self, PyObject* fun, PyObject* options, const Bounds& bounds) {
+  for (PyObject* at = fun; at != nullptr && Py_IS_TYPE(at, &DispatcherType);
+       at = cast(at)->fun) {
+    if (cast(at) == self) {
+      PyErr_SetString(PyExc_ValueError, "an autojit dispatcher can't wrap itself");
+      return false;
+    }
+  }
   if (PyCallable_Check(fun) == 0) {
     Owned name = Owned::steal(
         PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(fun)), "__name__"));
@@ -491,30 +503,6 @@ bool fill(Dispatcher* self, PyObject* fun, PyObject* options, const Bounds& boun
   return copy_attributes(self);
 }
 
-// The same with a tuple of its parts, and perhaps the attributes that it has.
-bool fill_with(Dispatcher* self, PyObject* parts) {
-  PyObject* fun = nullptr;
-  PyObject* options = nullptr;
-  PyObject* attributes = nullptr;
-  Bounds bounds{};
-  if (PyArg_ParseTuple(parts, "OOnn|O!:Dispatcher", &fun, &options, &bounds.size,
-                       &bounds.bytes, &PyDict_Type, &attributes) == 0) {
-    return false;
-  }
-  try {
-    if (!fill(self, fun, options, bounds)) {
-      return false;
-    }
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-    return false;
-  }
-  if (attributes != nullptr && PyDict_GET_SIZE(attributes) != 0) {
-    Owned old = Owned::steal(std::exchange(self->dict, PyDict_Copy(attributes)));
-  }
-  return PyErr_Occurred() == nullptr;
-}
-
 PyObject* new_dispatcher() {
   PyObject* object = DispatcherType.tp_alloc(&DispatcherType, 0);
   if (object != nullptr) {
@@ -524,24 +512,65 @@ PyObject* new_dispatcher() {
 }
 
 PyObject* dispatcher_new(PyTypeObject* /*type*/, PyObject* args, PyObject* kwargs) {
+  PyObject* fun = nullptr;
+  PyObject* options = nullptr;
+  Bounds bounds{};
   if (kwargs != nullptr && PyDict_GET_SIZE(kwargs) != 0) {
     PyErr_SetString(PyExc_TypeError, "Dispatcher takes no keyword arguments");
     return nullptr;
   }
+  if (PyArg_ParseTuple(args, "OOnn:Dispatcher", &fun, &options, &bounds.size,
+                       &bounds.bytes) == 0) {
+    return nullptr;
+  }
   Owned object = Owned::steal(new_dispatcher());
-  return object && fill_with(cast(object.get()), args) ? object.release() : nullptr;
+  try {
+    return object && fill(cast(object.get()), fun, options, bounds) ? object.release()
+                                                                    : nullptr;
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
 }
 
 PyObject* dispatcher_empty(PyObject* /*type*/, PyObject* /*args*/) {
   return new_dispatcher();
 }
 
+// The function of a bound method and its instance come one by one.
 PyObject* dispatcher_setstate(PyObject* object, PyObject* state) {
+  PyObject* fun = nullptr;
+  PyObject* instance = nullptr;
+  PyObject* options = nullptr;
+  PyObject* attributes = nullptr;
+  Bounds bounds{};
   if (!PyTuple_Check(state)) {
     PyErr_SetString(PyExc_TypeError, "the state of a dispatcher is a tuple");
     return nullptr;
   }
-  return fill_with(cast(object), state) ? Py_NewRef(Py_None) : nullptr;
+  if (PyArg_ParseTuple(state, "OO!OnnO!:__setstate__", &fun, &PyTuple_Type, &instance,
+                       &options, &bounds.size, &bounds.bytes, &PyDict_Type,
+                       &attributes) == 0) {
+    return nullptr;
+  }
+  Owned bound = Owned::steal(PyTuple_GET_SIZE(instance) == 0
+                                 ? Py_NewRef(fun)
+                                 : PyMethod_New(fun, PyTuple_GET_ITEM(instance, 0)));
+  Dispatcher* self = cast(object);
+  try {
+    if (!bound || !fill(self, bound.get(), options, bounds)) {
+      return nullptr;
+    }
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
+  if (PyDict_GET_SIZE(attributes) != 0) {
+    PyObject* copy = PyDict_Copy(attributes);
+    if (copy == nullptr) {
+      return nullptr;
+    }
+    Owned old = Owned::steal(std::exchange(self->dict, copy));
+  }
+  Py_RETURN_NONE;
 }
 
 int dispatcher_traverse(PyObject* object, visitproc visit, void* arg) {
@@ -767,8 +796,9 @@ PyMethodDef dispatcher_methods[] = {
     {"_empty", dispatcher_empty, METH_NOARGS | METH_STATIC,
      "_empty()\n--\n\nMake one without a function, for `__setstate__`."},
     {"__setstate__", dispatcher_setstate, METH_O,
-     "__setstate__($self, state, /)\n--\n\nGive an empty one its parts: fun, options, "
-     "maxsize, maxbytes and attributes."},
+     "__setstate__($self, state, /)\n--\n\nGive an empty one its parts: a function, an "
+     "empty tuple\nor one with the instance that it is bound to, options, maxsize, "
+     "maxbytes and attributes."},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
      "See `typing.Generic`: the parameters and the result of the function."},
     {nullptr, nullptr, 0, nullptr},

@@ -172,11 +172,10 @@ class Flattener {
                                           const TypePlan& plan) const;
   bool reduce(PyObject* object);
   bool reduced(PyObject* object, Owned known);
-  bool omitted(PyObject* object, std::size_t extent);
+  bool left_out(PyObject* object, std::size_t extent);
   bool user_object(PyObject* object, const TypePlan& plan);
   bool apart(PyObject* object, const TypePlan& plan);
-  bool owner(PyObject* object, bool always);
-  bool weak_reference(PyObject* object);
+  bool owner(PyObject* object, bool unfaithful);
   bool stateless(PyObject* object);
   Py_ssize_t known_references(std::size_t depth) const;
   bool is_in_the_call_alone(std::size_t count) const;
@@ -1309,9 +1308,8 @@ void Flattener::find_lone_bare() {
 }
 
 // An object that cannot be copied without harm is handed through whole. In a result it
-// is taken apart if there are arrays in it, which have to be carried out, unless it
-// always goes whole.
-bool Flattener::owner(PyObject* object, bool always) {
+// is taken apart if there are arrays in it, which have to be carried out.
+bool Flattener::owner(PyObject* object, bool unfaithful) {
   if (forwarded_whole(object, true)) {
     return true;
   }
@@ -1322,7 +1320,7 @@ bool Flattener::owner(PyObject* object, bool always) {
     if (!content) {
       return false;
     }
-    if (call_ != nullptr && has_leaves && !always) {
+    if (call_ != nullptr && has_leaves && !unfaithful) {
       const TypePlan* now = plan_for(object);
       return now != nullptr && apart(object, *now);
     }
@@ -1342,30 +1340,6 @@ bool Flattener::owner(PyObject* object, bool always) {
   program_.contents.push_back(std::move(content));
   emit(Op::Owner, number, Py_NewRef(object));
   return true;
-}
-
-// A weak reference is handed through whole: what a copy of it would refer to is held by
-// nothing. But the function can look into that.
-bool Flattener::weak_reference(PyObject* object) {
-  if (mode_ == Mode::Leaves) {
-    return owner(object, true);
-  }
-  PyObject* referent = python::referent(object);
-  keep(referent);
-  const TypePlan* plan = plan_for(referent);
-  if (plan == nullptr) {
-    return false;
-  }
-  emit(Op::Tuple, 2, nullptr);
-  constant(Op::Identity, object);
-  impure();
-  bool told_by_identity =
-      plan->is_leaf || plan->kind == Kind::Identity || plan->kind == Kind::Function;
-  if (told_by_identity && referent != Py_None) {
-    emit(Op::Unset, 0, nullptr);  // and is not to be kept alive
-    return true;
-  }
-  return node(referent);
 }
 
 // An instance of a class that is none of the known ones.
@@ -1477,34 +1451,32 @@ bool Flattener::reduced(PyObject* object, Owned known) {
   }
   nodes()[extent].size = static_cast<std::uint32_t>(nodes().size() - extent - 1);
   nodes()[extent].number = leaves_.size() - first_leaf;
-  return omitted(object, extent);
+  return left_out(object, extent);
 }
 
 // Notes what the reduction that was written last may have left out.
-bool Flattener::omitted(PyObject* object, std::size_t extent) {
+bool Flattener::left_out(PyObject* object, std::size_t extent) {
   std::size_t count = nodes()[extent].number;
-  PyObject* const* leaves = leaves_.data() + leaves_.size() - count;
-  if (mode_ == Mode::Leaves && leaf_type_ == nullptr && call_ == nullptr) {
-    for (PyObject* array : omitted_arrays(object, leaves, count)) {
-      program_.omitted.push_back(Owned::borrow(array));
-    }
-  }
-  Owned plain =
-      Owned::steal(plain_attributes(object, leaves, count, mode_ != Mode::Leaves));
-  if (!plain || plain.get() == Py_None) {
-    return static_cast<bool>(plain);
-  }
-  bool has_leaves = false;
-  Owned content = Owned::steal(content_now(plain.get(), has_leaves));
-  if (!content) {
-    return false;
+  LeafVector arrays;
+  Owned content =
+      Owned::steal(autojit::left_out(object, leaves_.data() + leaves_.size() - count,
+                                     count, mode_ != Mode::Leaves, arrays));
+  if (!content || content.get() == Py_None) {
+    return static_cast<bool>(content);
   }
   program_.contents.push_back(std::move(content));
-  if (program_.contents.size() > kMaxExtra) {
+  std::size_t number = program_.contents.size();
+  if (number > kMaxExtra) {
     PyErr_SetString(PyExc_OverflowError, "too many reduced objects in one call tree");
     return false;
   }
-  nodes()[extent].extra = program_.contents.size() & kMaxExtra;
+  nodes()[extent].extra = number & kMaxExtra;
+  if (!arrays.leaves.empty()) {
+    std::vector<Owned>& known = program_.omitted[number];
+    for (PyObject* array : arrays.leaves) {
+      known.push_back(Owned::borrow(array));
+    }
+  }
   return true;
 }
 
@@ -1545,8 +1517,6 @@ bool Flattener::inner(PyObject* object, const TypePlan& plan) {
       PyObject* singleton = numpy_dtype_singleton(object);
       return singleton != nullptr ? constant(Op::Identity, singleton) : reduce(object);
     }
-    case Kind::WeakRef:
-      return weak_reference(object);
     case Kind::Instance:
     case Kind::Reduce:
       return user_object(object, plan);
@@ -1693,110 +1663,123 @@ bool flatten_call(CallView& call, Program& program, std::vector<PyObject*>& leav
 
 namespace {
 
-// Whether a value is data through and through. Looks at so many objects.
-bool is_plain_data(PyObject* value, int& budget) {
+// What is plain data: numbers, strings, numpy arrays that are not large, arrays of JAX
+// that a reduction does not carry, and tuples, lists and dicts of them.
+class PlainData {
+ public:
+  PlainData(PyObject* const* carried, std::size_t count)
+      : carried_(carried), end_(carried + count) {}
+  // Runs nothing.
+  bool has(PyObject* value) {
+    budget_ = kMostObjects;
+    return is_plain(value);
+  }
+
+ private:
+  bool is_plain(PyObject* value);
+
+  static constexpr int kMostObjects = 1000;
+  static constexpr std::size_t kMostBytes = 1U << 20U;
+  PyObject* const* carried_;
+  PyObject* const* end_;
+  int budget_ = 0;
+};
+
+bool PlainData::is_plain(PyObject* value) {
   if (value == Py_None || PyBool_Check(value)) {
     return true;
   }
-  if (--budget < 0) {
+  if (--budget_ < 0) {
     return false;
   }
   PyTypeObject* type = Py_TYPE(value);
+  if (is_leaf_type(type)) {
+    return std::find(carried_, end_, value) == end_;
+  }
   if (type == &PyUnicode_Type || type == &PyLong_Type || type == &PyFloat_Type ||
       type == &PyComplex_Type || type == &PyBytes_Type) {
     return true;
   }
   if (numpy_is_array(value)) {
-    constexpr std::size_t kMostBytes = 1U << 16U;
     return numpy_is_plain(value) && numpy_size(value) <= kMostBytes;
   }
   if (type == &PyTuple_Type || type == &PyList_Type) {
     PyObject* const* items = PySequence_Fast_ITEMS(value);
     return std::all_of(items, items + PySequence_Fast_GET_SIZE(value),
-                       [&](PyObject* item) { return is_plain_data(item, budget); });
+                       [&](PyObject* item) { return is_plain(item); });
   }
-  if (type == &PyDict_Type) {
-    Py_ssize_t position = 0;
-    PyObject* key = nullptr;
-    PyObject* item = nullptr;
-    while (PyDict_Next(value, &position, &key, &item) != 0) {
-      if (!is_plain_data(key, budget) || !is_plain_data(item, budget)) {
-        return false;
-      }
+  Py_ssize_t position = 0;
+  PyObject* key = nullptr;
+  PyObject* item = nullptr;
+  while (type == &PyDict_Type && PyDict_Next(value, &position, &key, &item) != 0) {
+    if (!is_plain(key) || !is_plain(item)) {
+      return false;
     }
-    return true;
   }
-  return false;
+  return type == &PyDict_Type;
 }
 
-// Calls `see(name, value)`, which must run no Python, for the attributes of an instance
-// whose reduction may leave them out. False if it was false for one.
-template <typename See>
-bool for_attributes(PyObject* object, See see) {
-  const TypePlan* plan = find_plan(Py_TYPE(object));
-  if (plan == nullptr || !plan->may_omit) {
-    return true;
-  }
-  PyObject* dict = plan->has_dict ? python::instance_dict(object) : nullptr;
+// The attributes of an instance, held.
+std::vector<std::pair<Owned, Owned>> attributes_of(PyObject* object,
+                                                   const TypePlan& plan) {
+  std::vector<std::pair<Owned, Owned>> attributes;
+  PyObject* dict = plan.has_dict ? python::instance_dict(object) : nullptr;
   Py_ssize_t position = 0;
   PyObject* name = nullptr;
   PyObject* value = nullptr;
   while (dict != nullptr && PyDict_Next(dict, &position, &name, &value) != 0) {
-    // Others may have a Python `__hash__`.
-    if (PyUnicode_CheckExact(name) && !see(name, value)) {
-      return false;
-    }
+    attributes.emplace_back(Owned::borrow(name), Owned::borrow(value));
   }
-  return std::all_of(plan->slots.begin(), plan->slots.end(),
-                     [&](const TypePlan::Slot& slot) {
-                       PyObject* held = slot.value(object);
-                       return held == nullptr || see(slot.name, held);
-                     });
+  for (const TypePlan::Slot& slot : plan.slots) {
+    attributes.emplace_back(Owned::borrow(slot.name),
+                            Owned::borrow(slot.value(object)));
+  }
+  return attributes;
 }
 
 }  // namespace
 
-namespace {
-
-bool is_omitted_array(PyObject* value, PyObject* const* leaves, std::size_t count) {
-  return is_leaf_type(Py_TYPE(value)) &&
-         std::find(leaves, leaves + count, value) == leaves + count;
-}
-
-}  // namespace
-
-PyObject* plain_attributes(PyObject* object, PyObject* const* leaves, std::size_t count,
-                           bool with_arrays) {
+PyObject* left_out(PyObject* object, PyObject* const* carried, std::size_t count,
+                   bool as_constants, LeafVector& arrays) {
+  const TypePlan* plan = find_plan(Py_TYPE(object));
+  if (plan == nullptr || !plan->may_omit) {
+    return Py_NewRef(Py_None);
+  }
   Owned plain;
-  bool done = for_attributes(object, [&](PyObject* name, PyObject* value) {
-    constexpr int kMostObjects = 1000;
-    int budget = kMostObjects;
-    bool is_array = is_omitted_array(value, leaves, count);
-    if (!is_array && !is_plain_data(value, budget)) {
-      return true;
+  PlainData data(carried, count);
+  for (const auto& [name, value] : attributes_of(object, *plan)) {
+    // Names of other types could run Python.
+    if (!value || !PyUnicode_CheckExact(name.get())) {
+      continue;
+    }
+    if (plan_for(value.get()) == nullptr) {  // whether it is an array
+      return nullptr;
+    }
+    if (!data.has(value.get())) {
+      continue;
     }
     if (!plain) {
       plain = Owned::steal(PyDict_New());
     }
-    PyObject* shown = is_array && !with_arrays ? Py_Ellipsis : value;
-    return plain && PyDict_SetItem(plain.get(), name, shown) == 0;
-  });
-  if (!done) {
-    return nullptr;
+    if (!plain || PyDict_SetItem(plain.get(), name.get(), value.get()) < 0) {
+      return nullptr;
+    }
   }
-  return plain ? plain.release() : Py_NewRef(Py_None);
+  if (!plain) {
+    return Py_NewRef(Py_None);
+  }
+  if (as_constants) {
+    return content_now(plain.get());
+  }
+  Program program;
+  return flatten(plain.get(), nullptr, "obj", program, arrays.leaves)
+             ? reinterpret_cast<PyObject*>(new_skeleton(std::move(program), "obj"))
+             : nullptr;
 }
 
-std::vector<PyObject*> omitted_arrays(PyObject* object, PyObject* const* leaves,
-                                      std::size_t count) {
-  std::vector<PyObject*> arrays;
-  for_attributes(object, [&](PyObject* /*name*/, PyObject* value) {
-    if (is_omitted_array(value, leaves, count)) {
-      arrays.push_back(value);
-    }
-    return true;
-  });
-  return arrays;
+PyObject* content_now(PyObject* object) {
+  bool has_leaves = false;
+  return content_now(object, has_leaves);
 }
 
 PyObject* content_now(PyObject* object, bool& has_leaves) {

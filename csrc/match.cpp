@@ -93,7 +93,7 @@ class Matcher {
   bool partial(PyObject* object);
   static int still_opaque(PyObject* object);
   int same_content(PyObject* object, std::size_t number) const;
-  int same_plain_attributes(const Later& later) const;
+  int same_left_out(const Later& later) const;
   Match reduction(const Later& later);
   void put_off(PyObject* object, const Node* node) {
     later_.push_back({object, node, leaf_});
@@ -481,8 +481,7 @@ int Matcher::still_opaque(PyObject* object) {
 // 1 if an object holds what it held when it was handed through whole, 0 if not, -1 with
 // an exception set.
 int Matcher::same_content(PyObject* object, std::size_t number) const {
-  bool has_leaves = false;
-  Owned now = Owned::steal(content_now(object, has_leaves));
+  Owned now = Owned::steal(content_now(object));
   if (!now) {
     return -1;
   }
@@ -491,24 +490,29 @@ int Matcher::same_content(PyObject* object, std::size_t number) const {
 }
 
 // The same for what a reduction may leave out.
-int Matcher::same_plain_attributes(const Later& later) const {
+int Matcher::same_left_out(const Later& later) const {
   std::size_t number = later.node[1].extra;
-  std::size_t leaves = later.node[1].number;
-  Owned plain = Owned::steal(plain_attributes(later.object, later.leaf, leaves, false));
-  if (!plain) {
+  LeafVector arrays;
+  Owned now = Owned::steal(
+      left_out(later.object, later.leaf, later.node[1].number, false, arrays));
+  if (!now) {
     return -1;
   }
-  if (number == 0 || plain.get() == Py_None) {
-    return number == 0 && plain.get() == Py_None ? 1 : 0;
+  if (number == 0 || now.get() == Py_None) {
+    return number == 0 && now.get() == Py_None ? 1 : 0;
   }
-  const std::vector<Owned>& known = program_.omitted;
-  for (PyObject* array : omitted_arrays(later.object, later.leaf, leaves)) {
-    if (std::none_of(known.begin(), known.end(),
-                     [array](const Owned& one) { return one.get() == array; })) {
-      return 0;  // it is to be looked at
+  if (!arrays.leaves.empty()) {
+    auto known = program_.omitted.find(number);
+    if (known == program_.omitted.end() ||
+        !std::equal(known->second.begin(), known->second.end(), arrays.leaves.begin(),
+                    arrays.leaves.end(), [](const Owned& one, PyObject* other) {
+                      return one.get() == other;
+                    })) {
+      return 0;  // they are to be looked at
     }
   }
-  return same_content(plain.get(), number - 1);
+  return equal(reinterpret_cast<Skeleton*>(program_.contents[number - 1].get()),
+               reinterpret_cast<Skeleton*>(now.get()));
 }
 
 Match Matcher::reduction(const Later& later) {
@@ -547,7 +551,7 @@ Match Matcher::finish(NodeObjects& opaque) {
         if (match != Match::Yes) {
           return match;
         }
-        same = same_plain_attributes(later);
+        same = same_left_out(later);
         break;
       }
       case Op::Ref:

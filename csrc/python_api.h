@@ -94,16 +94,6 @@ class NoCollection {
 #endif
 };
 
-// What a weak reference refers to: a new reference, to None if that has gone.
-inline PyObject* referent(PyObject* weak) {
-#if PY_VERSION_HEX >= 0x030D0000
-  PyObject* object = nullptr;
-  return PyWeakref_GetRef(weak, &object) == 1 ? object : Py_NewRef(Py_None);
-#else
-  return Py_NewRef(PyWeakref_GetObject(weak));
-#endif
-}
-
 // From CPython 3.14 on the caller's stack may borrow the arguments of a call, so that
 // a reference count of one no longer says that an argument occurs once.
 inline constexpr bool kArgumentsMayBeBorrowed = PY_VERSION_HEX >= 0x030E0000;

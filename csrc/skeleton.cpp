@@ -137,9 +137,14 @@ int Program::traverse(visitproc visit, void* arg) const {
     Py_VISIT(owned_object(node));
   }
   for (const std::vector<Owned>* owned :
-       {&functions, &codes, &originals, &call_opaque, &contents, &omitted}) {
+       {&functions, &codes, &originals, &call_opaque, &contents}) {
     for (const Owned& object : *owned) {
       Py_VISIT(object.get());
+    }
+  }
+  for (const auto& [number, arrays] : omitted) {
+    for (const Owned& array : arrays) {
+      Py_VISIT(array.get());
     }
   }
   return 0;

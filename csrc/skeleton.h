@@ -156,9 +156,10 @@ class Program {
   std::vector<Owned> call_opaque;
   // Skeletons of what is compared and not put together: see `Owner` and `Extent`.
   std::vector<Owned> contents;
-  // The arrays that reductions leave out. They make no other skeleton: what was put
-  // together has been found to be equal.
-  std::vector<Owned> omitted;
+  // By the number of such a skeleton of an Extent, the arrays that were taken out of
+  // it. Others make no other skeleton: what was put together has been found to be
+  // equal.
+  std::unordered_map<std::size_t, std::vector<Owned>> omitted;
   std::uint32_t leaves = 0;
   // How many nodes the call has that a Forward counts on; 0 if there is none.
   std::size_t inputs = 0;
@@ -266,15 +267,8 @@ PyObject* closures_now(Skeleton* skeleton);
 // are arrays. A new reference; nullptr with an exception set on failure. Runs Python.
 PyObject* content_now(PyObject* object, bool& has_leaves);
 
-// The attributes of an instance that are plain data, as a new dict, if its class has a
-// reduction which may leave them out: a new reference, None if there are none, or
-// nullptr with an exception set. So are arrays that are not among the leaves of its
-// reduction, or at least their names.
-PyObject* plain_attributes(PyObject* object, PyObject* const* leaves, std::size_t count,
-                           bool with_arrays);
-// These arrays, borrowed.
-std::vector<PyObject*> omitted_arrays(PyObject* object, PyObject* const* leaves,
-                                      std::size_t count);
+// The same for those who don't care.
+PyObject* content_now(PyObject* object);
 
 // Owned references to leaves.
 struct LeafVector {
@@ -289,6 +283,13 @@ struct LeafVector {
   }
   std::vector<PyObject*> leaves;
 };
+
+// What the attributes of an instance hold that its reduction may have left out, if it
+// is plain data: a new reference to a Skeleton, to None if there is nothing, or nullptr
+// with an exception set. The arrays among it are appended to `arrays`, but for those
+// that the reduction carries, which don't count; or they are constants. Runs Python.
+PyObject* left_out(PyObject* object, PyObject* const* carried, std::size_t count,
+                   bool as_constants, LeafVector& arrays);
 
 enum class Match { No, Yes, Error };
 
@@ -321,8 +322,9 @@ PyObject* rebuild_call(const Program& program, PyObject* const* leaves,
 // of which one does not is noted, and its instances are handed through whole from then
 // on, so that what was flattened has to be flattened again. 1, 0, or -1 with an
 // exception set. Runs Python.
+// What can't be put together is no error if it is about to be traced.
 int check_call(const Program& program, PyObject* const* leaves,
-               const NodeObjects& reduced);
+               const NodeObjects& reduced, bool is_traced);
 int check_result(const Program& program, PyObject* const* leaves, const Inputs& inputs,
                  const NodeObjects& reduced);
 

@@ -555,6 +555,23 @@ bool same_identities(const Skeleton* a, const Skeleton* b) {
                                }));
 }
 
+namespace {
+
+bool same_omitted(const Program& a, const Program& b) {
+  auto same = [](const Owned& one, const Owned& other) {
+    return one.get() == other.get();
+  };
+  return a.omitted.size() == b.omitted.size() &&
+         std::all_of(a.omitted.begin(), a.omitted.end(), [&](const auto& arrays) {
+           auto found = b.omitted.find(arrays.first);
+           return found != b.omitted.end() &&
+                  std::equal(arrays.second.begin(), arrays.second.end(),
+                             found->second.begin(), found->second.end(), same);
+         });
+}
+
+}  // namespace
+
 bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Compiled& compiled) {
   // Comparing may run Python, which may change the table: compare with what was there.
   std::vector<std::pair<Owned, Compiled>> candidates;
@@ -563,7 +580,7 @@ bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Compiled& compiled) 
     candidates.emplace_back(
         Owned::borrow(reinterpret_cast<PyObject*>(it->second->skeleton)),
         Compiled{Owned::borrow(it->second->compiled),
-                 Owned::borrow(reinterpret_cast<PyObject*>(it->second->trace))});
+                 Owned::borrow(reinterpret_cast<PyObject*>(it->second->trace)), true});
   }
   for (auto& [candidate, its_compiled] : candidates) {
     auto* theirs = reinterpret_cast<Skeleton*>(candidate.get());
@@ -576,6 +593,7 @@ bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Compiled& compiled) 
         (trace->by_identity && !same_identities(trace->skeleton, skeleton))) {
       continue;
     }
+    its_compiled.same_omitted = same_omitted(theirs->program, skeleton->program);
     Specialization* entry = entry_of(table, hash, its_compiled.function.get());
     if (entry != nullptr) {
       use(table, entry);

@@ -106,6 +106,8 @@ struct Table {
 struct Compiled {
   Owned function;
   Owned trace;
+  // Whether what reductions leave out are the arrays of the last call.
+  bool same_omitted = true;
 
   PyObject* warnings() const { return reinterpret_cast<Trace*>(trace.get())->warnings; }
 };

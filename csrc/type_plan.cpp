@@ -484,8 +484,6 @@ bool make_plan(TypePlan& plan, PyObject* object) {
     plan.kind = Kind::Identity;
   } else if (type == partial_type) {
     plan.kind = Kind::Partial;
-  } else if (PyType_IsSubtype(type, &_PyWeakref_RefType) != 0) {
-    plan.kind = Kind::WeakRef;
   } else if (numpy_scalar_layout(type) != nullptr) {
     plan.kind = Kind::NumpyScalar;
   } else if (PyType_IsSubtype(type, &PyArrayDescr_Type) != 0) {

@@ -54,7 +54,6 @@ enum class Kind : std::uint8_t {
   NumpyArray,
   Method,
   Partial,
-  WeakRef,
   Instance,
   Reduce,
 };

@@ -1,11 +1,13 @@
 """What belongs to the caller: resources, and what is handed through whole."""
 
+import copy
 import functools
 import gc
 import gzip
 import io
 import multiprocessing.shared_memory
 import os
+import pickle
 import shelve
 import socket
 import tempfile
@@ -466,6 +468,109 @@ def test_an_array_that_a_reduction_forgets_has_a_gradient(x):
     assert_array_equal(jax.grad(autojit.jit(loss))(x, obj), 2 * x)
 
 
+@pytest.mark.parametrize("outer", [jax.jit, autojit.jit, jax.checkpoint])
+def test_arrays_that_a_reduction_forgets_within_another_trace(x, outer):
+    f = autojit.jit(lambda obj: jnp.sum(obj.w**2))
+
+    def loss(w):
+        obj = Forgetful(3)
+        obj.w = w
+        return f(obj)
+
+    assert_array_equal(outer(loss)(x), jnp.sum(x**2))
+    assert_array_equal(jax.grad(outer(loss))(x), 2 * x)
+    last, _ = jax.lax.scan(lambda w, _: (w + 1, loss(w)), x, length=2)
+    assert_array_equal(last, x + 2)
+
+
+def test_arrays_that_a_reduction_forgets_in_a_result_are_an_error(x):
+    @autojit.jit
+    def step(obj, y):
+        obj.w = obj.w + y
+        return obj
+
+    with pytest.raises(
+        jax.errors.UnexpectedTracerError, match=r"result\.w is a traced"
+    ):
+        step(Forgetful(3), x)
+
+
+class ForgetfulOfTwo:
+    def __init__(self, size):
+        self.size = size
+        self.a = jnp.zeros(size)
+        self.b = jnp.ones(size)
+
+    def __reduce__(self):
+        return ForgetfulOfTwo, (self.size,)
+
+
+def test_arrays_that_a_reduction_forgets_are_told_by_their_place(x):
+    f = autojit.jit(lambda obj: obj.b - obj.a)
+    obj = ForgetfulOfTwo(3)
+    for _ in range(2):
+        assert_array_equal(f(obj), jnp.ones(3))
+    obj.a, obj.b = obj.b, obj.a
+    assert_array_equal(f(obj), -jnp.ones(3))
+    obj.a = obj.b
+    assert_array_equal(f(obj), jnp.zeros(3))
+
+
+def test_small_changes_of_arrays_that_a_reduction_forgets_are_noticed(x):
+    f = autojit.jit(lambda obj: obj.w * 1)
+    obj = Forgetful(3)
+    for i in range(3):
+        assert_array_equal(f(obj), obj.w)
+        obj.w = obj.w + 1e-6 * (i + 1)
+
+
+class Nested:
+    def __init__(self, size):
+        self.size = size
+        self.held = {"ws": [jnp.zeros(size), 1.0]}
+
+    def __reduce__(self):
+        return Nested, (self.size,)
+
+
+def test_arrays_in_containers_that_a_reduction_forgets_are_noticed(x):
+    f = autojit.jit(lambda obj: obj.held["ws"][0] + obj.held["ws"][1])
+    obj = Nested(3)
+    assert_array_equal(f(obj), jnp.ones(3))
+    obj.held["ws"][0] = x
+    assert_array_equal(f(obj), x + 1)
+    obj.held["ws"][1] = 3.0
+    assert_array_equal(f(obj), x + 3)
+
+
+class Loaded:
+    """It can be made again for as long as its file is there."""
+
+    def __init__(self, path):
+        with open(path):
+            self.path = path
+        self.w = jnp.zeros(3)
+
+    def __reduce__(self):
+        return Loaded, (self.path,)
+
+
+def test_an_object_that_can_no_longer_be_put_together_says_so(x, tmp_path):
+    path = tmp_path / "w"
+    path.touch()
+    f = autojit.jit(lambda obj, y: obj.w * y)
+    obj = Loaded(str(path))
+    for y in (1, 2):
+        assert_array_equal(f(obj, y), obj.w)
+    path.unlink()
+    for y in (1, 2):
+        assert_array_equal(f(obj, y), obj.w)
+    obj.w = x
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"args\[0\].*cannot be put together"):
+            f(obj, 1)
+
+
 class Doubling:
     """It is not what it was made of: its reduction passes on the wrong thing."""
 
@@ -505,69 +610,6 @@ def test_what_a_constructor_computes_once_more_is_no_new_trace(x):
     assert f.cache_info().traces <= 2  # without and with `inverse`
     obj.norm = jnp.float32(1)
     assert_array_equal(f(obj), obj.w)
-
-
-class Leaf:
-    def __init__(self, w, parent=None):
-        self.w = w
-        self.parent = None if parent is None else weakref.ref(parent)
-
-
-def test_what_a_weak_reference_leads_to_is_never_stale(x):
-    root = Leaf(x)
-    leaf = Leaf(x, root)
-    f = autojit.jit(lambda leaf: leaf.parent().w * 2)
-    for i in range(3):
-        root.w = x + i
-        for _ in range(2):
-            assert_array_equal(f(leaf), 2 * (x + i))
-    assert f.cache_info().traces == 3
-    assert f.cache_info().hits == 3
-
-    def of_root(w):
-        root.w = w
-        return jnp.sum(f(leaf))
-
-    assert_array_equal(jax.grad(of_root)(x), jnp.full(3, 2.0))
-
-
-def test_a_weak_reference_back_to_what_holds_it(x):
-    root = Leaf(x)
-    root.children = [Leaf(x + 1, root)]
-    f = autojit.jit(lambda root: root.w + root.children[0].parent().w)
-    for i in range(2):
-        root.w = x + i
-        assert_array_equal(f(root), 2 * (x + i))
-
-
-def test_a_weak_reference_to_what_has_gone(x):
-    root = Leaf(x)
-    leaf = Leaf(x, root)
-    f = autojit.jit(lambda leaf: leaf.w if leaf.parent() is None else leaf.w + 1)
-    assert_array_equal(f(leaf), x + 1)
-    del root
-    gc.collect()
-    assert_array_equal(f(leaf), x)
-
-
-def test_weak_collections_are_never_stale(x):
-    root = Leaf(x)
-    values = weakref.WeakValueDictionary(root=root)
-    f = autojit.jit(lambda values, y: values["root"].w + y)
-    for i in range(2):
-        root.w = x + i
-        assert_array_equal(f(values, x), 2 * x + i)
-
-
-def test_a_weak_reference_keeps_no_class_alive(x):
-    class Local:
-        pass
-
-    alive = weakref.ref(Local)
-    autojit.jit(lambda ref, y: y)(weakref.ref(Local), x)
-    del Local
-    gc.collect()
-    assert alive() is None
 
 
 class Stepper:
@@ -614,6 +656,35 @@ def test_a_dispatcher_of_a_method_is_of_the_copys_method(x, wrap):
     assert_array_equal(stepper.fast(x), x * x)
 
 
+class Shadowing:
+    """Its dispatcher has the name of its method."""
+
+    def __init__(self, w):
+        self.w = w
+        self.step = autojit.jit(self.step)
+
+    def step(self, x):
+        return self.w * x
+
+
+@pytest.mark.parametrize(
+    "again",
+    [copy.copy, copy.deepcopy, lambda obj: pickle.loads(pickle.dumps(obj))],
+    ids=["copy", "deepcopy", "pickle"],
+)
+def test_a_dispatcher_that_shadows_its_method_is_copied_and_pickled(x, again):
+    model = Shadowing(np.asarray(x))
+    for held in (
+        {"step": model.step, "model": model},
+        {"m": model, "step": model.step},
+    ):
+        step = again(held)["step"]
+        assert_array_equal(step(x), x * x)
+        assert step.__name__ == "step"
+    f = autojit.jit(lambda model, x: model.step(x))
+    assert_array_equal(f(again(model), x), x * x)
+
+
 def test_a_dispatcher_of_a_function_stays_itself(x):
     @autojit.jit
     def double(x):
@@ -632,7 +703,9 @@ def test_an_empty_dispatcher_says_so(x):
     assert not hasattr(empty, "__signature__")
     full = autojit.jit(Stepper(x, autojit.jit).step)
     with pytest.raises(RuntimeError, match="has its function"):
-        full.__setstate__((jnp.sin, full._options, 1, 1))
+        full.__setstate__((jnp.sin, (), full._options, 1, 1, {}))
+    with pytest.raises(ValueError, match="wrap itself"):
+        empty.__setstate__((autojit.jit(empty), (), full._options, 1, 1, {}))
 
 
 class Quantity(np.ndarray):

@@ -447,9 +447,14 @@ def test_two_traces_that_wait_for_one_another(x):
     equal(results[0], x * 0)
 
 
-def test_a_finalizer_may_dispatch_and_clear(x):
-    """Garbage is collected in the middle of a dispatch, which runs any code."""
-    f = autojit.jit(lambda box, n: box.a * n)
+def test_a_finalizer_may_dispatch_and_clear(x, monkeypatch):
+    """Garbage is collected in the middle of a dispatch, which runs any code.
+
+    Nothing is compiled or computed here: what runs in the middle of JAX's own work may
+    be too much for JAX (0.10 on CPython 3.11 crashes).
+    """
+    monkeypatch.setattr(jax, "jit", lambda flat, **options: flat)
+    f = autojit.jit(lambda box, n: (box.a, n))
     dispatching = threading.local()
     order = random.Random(0)
     finalized, errors = [], []
@@ -458,21 +463,24 @@ def test_a_finalizer_may_dispatch_and_clear(x):
         def __del__(self):
             finalized.append(getattr(dispatching, "now", False))
             try:
-                equal(f(Data(x), 7), x * 7)
+                a, n = f(Data(x), 7)
+                assert a is x
+                assert n == 7
                 if order.random() < 0.1:
                     f.clear_cache()
             except BaseException as error:  # which would only be printed
                 errors.append(error)
 
     def work(i):
-        for k in range(30):
+        for k in range(100):
             cycle = [Finalized()]
             cycle.append(cycle)
             del cycle
             dispatching.now = True
-            result = f(Data(x), k % 3)
+            a, n = f(Data(x), k % 3)
             dispatching.now = False
-            equal(result, x * (k % 3))
+            assert a is x
+            assert n == k % 3
 
     before = gc.get_threshold()
     gc.set_threshold(20)

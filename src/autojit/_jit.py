@@ -6,6 +6,7 @@ import copyreg
 import enum
 import sys
 import types
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
@@ -319,8 +320,14 @@ def _empty() -> Dispatcher[..., Any]:
 def _reduce_by_value(dispatcher: Dispatcher[..., Any]) -> tuple[Any, ...]:
     info = dispatcher.cache_info()
     bounds = info.maxsize or 0, info.maxbytes or 0
+    fun: Any = dispatcher._fun
+    instance: tuple[Any, ...] = ()
+    if isinstance(fun, types.MethodType):
+        # Pickle would look the method up by its name, which may be the dispatcher's.
+        fun, instance = fun.__func__, (fun.__self__,)
     # As its state: the object that it is of may hold it.
-    return _empty, (), (dispatcher._fun, dispatcher._options, *bounds, vars(dispatcher))
+    state = fun, instance, dispatcher._options, *bounds, vars(dispatcher)
+    return _empty, (), state
 
 
 def _reduce_dispatcher(dispatcher: Dispatcher[..., Any]) -> str | tuple[Any, ...]:
@@ -356,6 +363,8 @@ _core.configure(
         jax.numpy.ufunc,
         np.ufunc,
         jax.extend.core.Primitive,
+        # It compares what it refers to, which the function may look into.
+        weakref.ref,
         super,  # taken apart, it would be an instance of the class
     ),
     ordinary_state=ORDINARY_STATE,
