@@ -31,11 +31,19 @@ _CONFIG: Any = jax.config  # its flags have no types in some versions
 
 
 class _Listening(threading.local):
-    """What this thread listens with, and the text of the warning in question."""
+    """What this thread listens with, and the text of the warning in question.
 
-    def __init__(self) -> None:
-        self.caught: list[tuple[Caught, tuple[Any, ...]]] = []
-        self.text: str | None = None
+    There is no `__init__`: a finalizer that runs in its midst may dispatch, and would
+    find a part of it missing.
+    """
+
+    text: str | None = None
+
+    @property
+    def caught(self) -> list[tuple[Caught, tuple[Any, ...]]]:
+        caught: list[tuple[Caught, tuple[Any, ...]]]
+        caught = self.__dict__.setdefault("_caught", [])
+        return caught
 
 
 _listening = _Listening()
