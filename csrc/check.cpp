@@ -73,7 +73,10 @@ int differ(PyObject* one, PyObject* other) {
   for (std::size_t i = 0; same == 1 && i < our_arrays.leaves.size(); ++i) {
     Owned differs = Owned::steal(PyObject_CallFunctionObjArgs(
         config.arrays_differ, our_arrays.leaves[i], their_arrays.leaves[i], nullptr));
-    same = !differs ? -1 : (differs.get() == Py_True ? 0 : 1);
+    if (!differs) {
+      return -1;
+    }
+    same = differs.get() == Py_True ? 0 : 1;
   }
   return same < 0 ? -1 : 1 - same;
 }
