@@ -39,7 +39,7 @@ bool is_plain(const Node& node) {
 }
 
 // What an object holds, if all of it has a value: a Skeleton, None if not, or nothing
-// with an exception set. Runs Python.
+// with an exception set. The arrays in it are appended to `arrays`. Runs Python.
 Owned plain_content(PyObject* object, LeafVector& arrays) {
   Program program;
   if (!flatten(object, nullptr, "obj", program, arrays.leaves)) {

@@ -75,15 +75,6 @@ bool has_shown(Dispatcher* self, PyObject* warnings) {
   return PySet_GET_SIZE(PyTuple_GET_ITEM(shown, 1)) == PyDict_GET_SIZE(warnings);
 }
 
-// nullptr with an exception set on failure.
-Owned tuple_of(PyObject* const* objects, std::size_t count) {
-  Owned tuple = Owned::steal(PyTuple_New(static_cast<Py_ssize_t>(count)));
-  for (std::size_t i = 0; tuple && i < count; ++i) {
-    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i), Py_NewRef(objects[i]));
-  }
-  return tuple;
-}
-
 // Calls one of the functions that see to warnings with a specialization's warnings and
 // the leaves of this call. False with an exception set on failure. Runs Python.
 bool see_to_warnings(PyObject* function, Dispatcher* self, PyObject* warnings,

@@ -116,10 +116,12 @@ class Flattener {
   }
   // What an object holds that is handed through whole, to be compared with what it
   // holds later. `has_leaves` tells whether there are arrays.
-  bool content(PyObject* object, bool& has_leaves) {
+  bool content(PyObject* object, bool* has_leaves) {
     mode_ = Mode::Content;
     bool done = walk([&] { return node(object); });
-    has_leaves = has_leaves_;
+    if (has_leaves != nullptr) {
+      *has_leaves = has_leaves_;
+    }
     return done;
   }
 
@@ -1316,7 +1318,7 @@ bool Flattener::owner(PyObject* object, bool unfaithful) {
   Owned content;
   if (met_.find(object) == nullptr) {
     bool has_leaves = false;
-    content = Owned::steal(content_now(object, has_leaves));
+    content = Owned::steal(content_now(object, &has_leaves));
     if (!content) {
       return false;
     }
@@ -1777,12 +1779,7 @@ PyObject* left_out(PyObject* object, PyObject* const* carried, std::size_t count
              : nullptr;
 }
 
-PyObject* content_now(PyObject* object) {
-  bool has_leaves = false;
-  return content_now(object, has_leaves);
-}
-
-PyObject* content_now(PyObject* object, bool& has_leaves) {
+PyObject* content_now(PyObject* object, bool* has_leaves) {
   Owned holder = Owned::borrow(object);
   Program program;
   std::vector<PyObject*> no_leaves;

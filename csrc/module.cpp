@@ -17,44 +17,36 @@ namespace {
 // call and a tuple, `inputs`. False with an exception set on failure.
 bool take_apart(PyObject* object, PyObject* leaf_type, Skeleton* call, PyObject* inputs,
                 Owned& tuple, Owned& skeleton) {
-  std::vector<PyObject*> leaves;
+  LeafVector flat;
   Program program;
-  bool done = false;
   try {
     for (int faithful = 0; faithful == 0;) {
-      for (PyObject* leaf : std::exchange(leaves, {})) {
-        Py_DECREF(leaf);
-      }
+      flat.clear();
       program.clear();
       program = Program();
       NodeObjects reduced;
-      done = call != nullptr
-                 ? flatten_result(object, call, inputs, program, leaves, reduced)
-                 : flatten(object, leaf_type, "obj", program, leaves);
-      faithful = 1;
+      bool done =
+          call != nullptr
+              ? flatten_result(object, call, inputs, program, flat.leaves, reduced)
+              : flatten(object, leaf_type, "obj", program, flat.leaves);
+      faithful = done ? 1 : -1;
       if (done && !reduced.empty()) {
         const NodeObjects none;
         faithful =
-            check_result(program, leaves.data(),
+            check_result(program, flat.leaves.data(),
                          {call->program, PySequence_Fast_ITEMS(inputs), none}, reduced);
-        done = faithful >= 0;
+      }
+      if (faithful < 0) {
+        return false;
       }
     }
   } catch (const std::bad_alloc&) {
     PyErr_NoMemory();
-    done = false;
-  }
-  if (done) {
-    tuple = Owned::steal(PyTuple_New(static_cast<Py_ssize_t>(leaves.size())));
-  }
-  if (!tuple) {
-    for (PyObject* leaf : leaves) {
-      Py_DECREF(leaf);
-    }
     return false;
   }
-  for (std::size_t i = 0; i < leaves.size(); ++i) {
-    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i), leaves[i]);
+  tuple = tuple_of(flat.leaves.data(), flat.leaves.size());
+  if (!tuple) {
+    return false;
   }
   skeleton = Owned::steal(reinterpret_cast<PyObject*>(
       new_skeleton(std::move(program), call != nullptr ? "result" : "obj")));

@@ -50,6 +50,15 @@ void append_owned(Vector& vector, PyObject* object) {
   guard.release();
 }
 
+// A new tuple of borrowed objects, or nothing with an exception set on failure.
+inline Owned tuple_of(PyObject* const* objects, std::size_t count) {
+  Owned tuple = Owned::steal(PyTuple_New(static_cast<Py_ssize_t>(count)));
+  for (std::size_t i = 0; tuple && i < count; ++i) {
+    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i), Py_NewRef(objects[i]));
+  }
+  return tuple;
+}
+
 namespace python {
 
 // Sets `dict` to the `__dict__` of an instance, borrowed, or to nullptr if it has none.
@@ -93,6 +102,15 @@ class NoCollection {
   void end() {}
 #endif
 };
+
+// A weak reference that calls a function when its object goes, with a capsule of the
+// object's address. Nothing with an exception set on failure.
+inline Owned on_death(PyObject* object, PyMethodDef& function) {
+  Owned address = Owned::steal(PyCapsule_New(object, nullptr, nullptr));
+  Owned callback =
+      Owned::steal(address ? PyCFunction_New(&function, address.get()) : nullptr);
+  return Owned::steal(callback ? PyWeakref_NewRef(object, callback.get()) : nullptr);
+}
 
 // From CPython 3.14 on the caller's stack may borrow the arguments of a call, so that
 // a reference count of one no longer says that an argument occurs once.

@@ -263,12 +263,9 @@ PyObject* closures_of(Skeleton* skeleton);
 PyObject* closures_now(Skeleton* skeleton);
 
 // What an object that is handed through whole holds now, as a Skeleton that is there to
-// be compared: it has the very arrays and functions. `has_leaves` tells whether there
+// be compared: it has the very arrays and functions. `has_leaves` is told whether there
 // are arrays. A new reference; nullptr with an exception set on failure. Runs Python.
-PyObject* content_now(PyObject* object, bool& has_leaves);
-
-// The same for those who don't care.
-PyObject* content_now(PyObject* object);
+PyObject* content_now(PyObject* object, bool* has_leaves = nullptr);
 
 // Owned references to leaves.
 struct LeafVector {

@@ -156,11 +156,7 @@ bool file(Table* table, PyObject* key) {
     if (PyType_SUPPORTS_WEAKREFS(Py_TYPE(key)) == 0) {
       return true;
     }
-    Owned capsule = Owned::steal(PyCapsule_New(key, nullptr, nullptr));
-    Owned callback = Owned::steal(
-        capsule ? PyCFunction_New(&on_key_death_def, capsule.get()) : nullptr);
-    Owned weak_key =
-        Owned::steal(callback ? PyWeakref_NewRef(key, callback.get()) : nullptr);
+    Owned weak_key = python::on_death(key, on_key_death_def);
     if (!weak_key) {
       return false;
     }
@@ -404,12 +400,10 @@ namespace {
 // The skeleton of a callable object, with its hash; nothing if it can't be taken apart,
 // or with an exception set on failure. May run Python.
 Owned skeleton_of(PyObject* object) {
-  std::vector<PyObject*> leaves;
+  LeafVector arrays;
   Program program;
-  bool done = flatten(object, nullptr, "obj", program, leaves);
-  for (PyObject* leaf : leaves) {
-    Py_DECREF(leaf);
-  }
+  bool done = flatten(object, nullptr, "obj", program, arrays.leaves);
+  arrays.clear();
   Owned skeleton = Owned::steal(
       done ? reinterpret_cast<PyObject*>(new_skeleton(std::move(program), "obj"))
            : nullptr);

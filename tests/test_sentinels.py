@@ -243,11 +243,11 @@ def test_sentinels_of_functions_that_others_hold(x):
     def get(marker):
         return lambda: marker
 
-    def default():
-        return lambda marker=Unset(): marker  # noqa: B008
+    def default(marker):
+        return lambda marker=marker: marker
 
-    for make in (lambda: get(Unset()), default):
-        getters = [make(), make()]
+    for make in (get, default):
+        getters = [make(Unset()), make(Unset())]
         f = autojit.jit(lambda g, y, gs=getters: y + (1 if g() is gs[0]() else 2))
         assert_array_equal(f(getters[0], x), x + 1)
         assert_array_equal(f(getters[1], x), x + 2)

@@ -106,9 +106,12 @@ class Meanwhile:
 
         That is by default when the work was done thrice since the first turn.
         """
+        last = self.count + 3
         if enough is None:
-            last = self.count + 3
-            enough = lambda: self.count >= last  # noqa: E731
+
+            def enough():
+                return self.count >= last
+
         deadline = time.monotonic() + TIMEOUT
         for k in itertools.count():
             if self.errors or (k >= at_least and enough()):

@@ -245,12 +245,12 @@ def specialize(
             isinstance(leaf, jax.Ref) for leaf in returned.leaves
         ):
             # JAX will say by number which one cannot be returned.
-            flat.result = returned.skeleton  # type: ignore[attr-defined]
+            about.result = returned.skeleton
         return returned
 
     # JAX names the compiled module, profiles and errors after the function, and finds
-    # its source by `__wrapped__`; what is called has a signature of its own. To a type
-    # checker, functions have no such attributes; to `inspect` they do.
+    # its source by `__wrapped__`; what is called has a signature of its own.
+    about: Any = flat  # to a type checker, functions have no such attributes
     function = fun.__func__ if isinstance(fun, types.MethodType) else fun
     name = getattr(function, "__name__", None)
     flat.__name__ = name if isinstance(name, str) else type(function).__name__
@@ -262,13 +262,9 @@ def specialize(
     if (runs := _function_of(fun)) is not None:
         source, code = runs[1], runs[0].__code__
         # Not the function itself, which would be kept alive.
-        flat.__wrapped__ = types.SimpleNamespace(  # type: ignore[attr-defined]
-            __code__=code, __name__=source
-        )
-    flat.source = (  # type: ignore[attr-defined]
-        f"{source} at {code.co_filename}:{code.co_firstlineno}"
-    )
-    flat.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
+        about.__wrapped__ = types.SimpleNamespace(__code__=code, __name__=source)
+    about.source = f"{source} at {code.co_filename}:{code.co_firstlineno}"
+    about.__signature__ = _SIGNATURE
     return jax.jit(
         flat,
         inline=options.inline,
