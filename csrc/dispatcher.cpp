@@ -726,17 +726,16 @@ PyObject* get_signature(PyObject* object, void* /*closure*/) {
   if (own != nullptr) {
     return Py_NewRef(own);
   }
+  if (self->fun == nullptr) {
+    PyErr_SetString(PyExc_AttributeError, "__signature__");
+    return nullptr;
+  }
   Owned inspect = Owned::steal(PyImport_ImportModule("inspect"));
   if (!inspect) {
     return nullptr;
   }
   Owned get = Owned::steal(PyObject_GetAttrString(inspect.get(), "signature"));
-  Owned fun = Owned::borrow(self->fun);
-  if (self->fun == nullptr) {
-    PyErr_SetString(PyExc_AttributeError, "__signature__");
-    return nullptr;
-  }
-  PyObject* signature = get ? PyObject_CallOneArg(get.get(), fun.get()) : nullptr;
+  PyObject* signature = get ? PyObject_CallOneArg(get.get(), self->fun) : nullptr;
   if (signature == nullptr && PyErr_ExceptionMatches(PyExc_ValueError) != 0) {
     PyErr_SetString(PyExc_AttributeError, "__signature__");
   }

@@ -164,6 +164,8 @@ void Program::clear() {
   old_call_opaque.swap(call_opaque);
   std::vector<Owned> old_contents;
   old_contents.swap(contents);
+  std::unordered_map<std::size_t, std::vector<Owned>> old_omitted;
+  old_omitted.swap(omitted);
   call_kwnames = Owned();
   for (const std::vector<Owned>* owned : {&old_originals, &old_call_opaque}) {
     for (const Owned& object : *owned) {

@@ -543,6 +543,34 @@ def test_arrays_in_containers_that_a_reduction_forgets_are_noticed(x):
     assert_array_equal(f(obj), x + 3)
 
 
+class Inner:
+    def __init__(self, scale):
+        self.scale = scale
+
+
+class Holding:
+    """What it holds is no plain data, and its reduction knows nothing of it."""
+
+    def __init__(self, size):
+        self.size = size
+        self.used = False
+        self.inner = Inner(1.0)
+
+    def __reduce__(self):
+        return Holding, (self.size,)
+
+
+def test_what_is_in_an_object_that_is_not_reproduced_is_noticed(x):
+    f = autojit.jit(lambda obj, x: obj.inner.scale * x)
+    obj = Holding(3)
+    obj.used = True  # which the rebuilt one is not
+    for scale in (1.0, 2.0, 3.0):
+        obj.inner.scale = scale
+        assert_array_equal(f(obj, x), scale * x)
+    obj.inner = Inner(x)
+    assert_array_equal(f(obj, x), x * x)
+
+
 class Loaded:
     """It can be made again for as long as its file is there."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from types import EllipsisType
+from typing import NamedTuple
 
 from autojit import _core
 
@@ -48,11 +49,10 @@ def process_info() -> ProcessInfo:
     return ProcessInfo(programs, max_programs or None, maps, max_maps or None)
 
 
-_UNCHANGED: Any = object()
-
-
 def set_limits(
-    *, max_programs: int | None = _UNCHANGED, max_maps: int | None = _UNCHANGED
+    *,
+    max_programs: int | EllipsisType | None = ...,
+    max_maps: int | EllipsisType | None = ...,
 ) -> None:
     """Bound what the specializations of all functions keep in this process.
 
@@ -63,12 +63,14 @@ def set_limits(
     ----------
     max_programs : int or None, optional
         How many programs of JAX to keep: one for each specialization, and for each
-        shape and dtype of its arrays. None means all; 4096 if it was never set.
+        shape and dtype of its arrays. None means all, and ``...`` what it was; 4096 if
+        it was never set.
     max_maps : int or None, optional
         From how many memory maps of the process on to drop half of the programs. On the
         CPU, a program has three for each of its kernels, and Linux allows a process
         65,530 (``/proc/sys/vm/max_map_count``), beyond which compilation crashes. None
-        means no bound; half of what Linux allows if it was never set.
+        means no bound, and ``...`` what it was; half of what Linux allows if it was
+        never set.
 
     Raises
     ------
@@ -91,9 +93,9 @@ def set_limits(
     >>> autojit.set_limits(max_programs=before.max_programs)
     """
     _, programs, _, maps = _core.process_info()
-    if max_programs is not _UNCHANGED:
+    if not isinstance(max_programs, EllipsisType):
         programs = as_bound("max_programs", max_programs)
-    if max_maps is not _UNCHANGED:
+    if not isinstance(max_maps, EllipsisType):
         maps = as_bound("max_maps", max_maps)
     _core.set_limits(programs, maps)
 
