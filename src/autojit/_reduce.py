@@ -260,7 +260,7 @@ def arrays_differ(one: Any, other: Any) -> bool:
         return True
     if one.shape != other.shape or one.dtype != other.dtype:
         return True
-    if jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key):
+    if jax.numpy.issubdtype(one.dtype, jax.dtypes.prng_key):
         one, other = map(jax.random.key_data, (one, other))
     try:
         a, b = np.asarray(one), np.asarray(other)
@@ -268,7 +268,7 @@ def arrays_differ(one: Any, other: Any) -> bool:
         return True
     if not jax.numpy.issubdtype(a.dtype, jax.numpy.inexact):
         return not np.array_equal(a, b)
-    rounding = 4 * float(jax.numpy.finfo(a.dtype).eps)
+    rounding = 4 * float(np.spacing(a.real.dtype.type(1)))
     wide = np.complex128 if np.iscomplexobj(a) else np.float64
     a, b = a.astype(wide), b.astype(wide)
     return not np.allclose(a, b, rtol=rounding, atol=0, equal_nan=True)
