@@ -6,6 +6,7 @@ import gc
 import gzip
 import io
 import multiprocessing.shared_memory
+import operator
 import os
 import pickle
 import shelve
@@ -602,17 +603,26 @@ def test_an_object_that_can_no_longer_be_put_together_says_so(x, tmp_path):
 class Doubling:
     """It is not what it was made of: its reduction passes on the wrong thing."""
 
-    def __init__(self, w):
-        self.w = w * 2
+    def __init__(self, w, change=operator.add, *more):
+        self.w = change(w, *more or (w,))
+        self.how = (change, *more)
 
     def __reduce__(self):
-        return Doubling, (self.w,)
+        return Doubling, (self.w, *self.how)
 
 
-def test_an_array_that_a_reduction_changes_is_noticed(x):
+@pytest.mark.parametrize(
+    "dtype", ["float8_e4m3fn", "bfloat16", "float32", "complex64", "int8", "key"]
+)
+def test_an_array_that_a_reduction_changes_is_noticed(dtype):
     f = autojit.jit(lambda obj: obj.w)
     for i in range(2):
-        assert_array_equal(f(Doubling(x + i)), 2 * (x + i))
+        if dtype == "key":
+            obj = Doubling(jax.random.key(i), jax.random.fold_in, 1)
+            assert f(obj) == obj.w
+        else:
+            obj = Doubling(jnp.arange(1 + i, 4 + i).astype(dtype))
+            assert_array_equal(f(obj), obj.w)
 
 
 class Derived:

@@ -269,6 +269,8 @@ def arrays_differ(one: Any, other: Any) -> bool:
     if not jax.numpy.issubdtype(a.dtype, jax.numpy.inexact):
         return not np.array_equal(a, b)
     rounding = 4 * float(np.spacing(a.real.dtype.type(1)))
+    if rounding > 0.1:  # of so few bits that each value counts
+        rounding = 0
     wide = np.complex128 if np.iscomplexobj(a) else np.float64
     a, b = a.astype(wide), b.astype(wide)
     return not np.allclose(a, b, rtol=rounding, atol=0, equal_nan=True)
