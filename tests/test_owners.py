@@ -266,7 +266,6 @@ def test_an_object_with_a_finalizer_is_handed_through(x):
     assert f(obj, x)[1] is not obj
     log = []
     finalizer = weakref.finalize(obj, log.append, "closed")
-    obj.finalizer = finalizer
     for scale in (2.0, 3.0, 3.0):
         obj.scale = scale
         y, same = f(obj, x)

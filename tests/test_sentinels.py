@@ -345,6 +345,30 @@ def test_the_order_of_declared_attributes_does_not_count(x, cls):
     assert seen == [["a", "b", "c"]]
 
 
+def test_a_hit_in_another_order_than_declared_hashes_nothing(x):
+    class Counting:
+        hashed = 0
+
+        def __hash__(self):
+            self.hashed += 1
+            return 1
+
+        def __eq__(self, other):
+            return self is other
+
+        def __reduce__(self):
+            raise TypeError("not to be taken apart")
+
+    f = autojit.jit(lambda obj, other, y: obj.a * y)
+    other = Counting()
+    hashed = []
+    for i in range(4):
+        obj = in_order(Declared, "cba", {"a": x + i, "b": 2, "c": 0})
+        assert_array_equal(f(obj, other, x), (x + i) * x)
+        hashed.append(other.hashed)
+    assert hashed == [hashed[0]] * 4
+
+
 def test_other_values_in_another_order(x):
     f = autojit.jit(lambda obj: obj.a * obj.b)
     for names in ("abc", "cab"):
