@@ -143,7 +143,8 @@ class Describer {
 
 bool Describer::part() {
   const python::Level level;
-  return level.entered() && signals_.look() && inner();
+  // A repr may have raised what is no refusal: nothing is to run after that.
+  return level.entered() && signals_.look() && inner() && PyErr_Occurred() == nullptr;
 }
 
 bool Describer::list(const char* open, std::size_t count, const char* close) {
@@ -356,7 +357,8 @@ PyObject* path(const Program& program, const char* root, std::size_t index) {
   constexpr std::size_t kFirst = 16;
   constexpr std::size_t kLast = 4;
   std::string text = root;
-  for (std::size_t i = 0; i < steps.size(); ++i) {
+  // Until a repr has raised what is no refusal.
+  for (std::size_t i = 0; i < steps.size() && PyErr_Occurred() == nullptr; ++i) {
     if (i == kFirst && steps.size() > kFirst + kLast) {
       text += " ... ";
       i = steps.size() - kLast;
@@ -364,7 +366,6 @@ PyObject* path(const Program& program, const char* root, std::size_t index) {
     bool state = i > 0 && program.nodes[steps[i - 1].node].op == Op::Reduce;
     text += step_text(program, steps[i], state);
   }
-  // What a repr has raised and is no refusal.
   return PyErr_Occurred() != nullptr
              ? nullptr
              : PyUnicode_FromStringAndSize(text.data(),
@@ -381,11 +382,7 @@ PyObject* describe(const Program& program) {
     return nullptr;
   }
   std::string text = std::string("Skeleton(") + describer.text + ")";
-  // What a repr has raised and is no refusal.
-  return PyErr_Occurred() != nullptr
-             ? nullptr
-             : PyUnicode_FromStringAndSize(text.data(),
-                                           static_cast<Py_ssize_t>(text.size()));
+  return PyUnicode_FromStringAndSize(text.data(), static_cast<Py_ssize_t>(text.size()));
 }
 
 }  // namespace autojit

@@ -212,6 +212,7 @@ def test_values_that_are_met_along_many_ways(x, nest):
         assert_array_equal(y, x + 1)
         assert innermost(obj) == 1
     assert f.cache_info().traces == 1
+    assert f.cache_info().currbytes < 10_000_000
     assert_array_equal(f(nested(nest, 2), x)[1], x + 2)
     obj = nested(nest, 1)
     hash(autojit.flatten(obj)[1])
@@ -269,7 +270,7 @@ SLOW = {
     "hash": "hash(skeleton)",
     "equal": "skeleton == other",
     "repr": "repr(skeleton)",
-    "sets": "autojit.flatten({(i, i) for i in range(10**6)})",
+    "sets": "autojit.flatten([{(i, i) for i in range(10**6)}, Last()])",
 }
 
 
@@ -280,11 +281,28 @@ def test_a_long_walk_looks_for_signals(statement):
         import signal
         import autojit
 
+        def reached(*args):
+            global is_at_end
+            is_at_end = True
+            return NotImplemented
+
+        class Last:
+            __reduce_ex__ = __eq__ = reached
+
+            def __hash__(self):
+                reached()
+                return 1
+
+            def __repr__(self):
+                reached()
+                return "Last"
+
         gc.disable()  # an exception in one of its callbacks would be ignored
-        items = list(range(3 * 10**6))
+        items = [*range(3 * 10**6), Last()]
         if "skeleton" in {statement!r}:
             skeleton = autojit.flatten(items)[1]
-            other = autojit.flatten(items)[1]
+            other = autojit.flatten([*items[:-1], Last()])[1]
+        is_at_end = False
 
         class Stopped(BaseException):
             pass
@@ -299,7 +317,7 @@ def test_a_long_walk_looks_for_signals(statement):
             {statement}
             print("finished")
         except Stopped:
-            print("stopped")
+            print("at the end" if is_at_end else "on the way")
     """
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
@@ -308,4 +326,4 @@ def test_a_long_walk_looks_for_signals(statement):
         check=False,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
     )
-    assert result.stdout == "stopped\n", result.stderr
+    assert result.stdout == "on the way\n", result.stderr

@@ -516,12 +516,24 @@ def test_arrays_that_a_reduction_forgets_are_told_by_their_place(x):
     assert_array_equal(f(obj), jnp.zeros(3))
 
 
-def test_small_changes_of_arrays_that_a_reduction_forgets_are_noticed(x):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda w: w + 1e-6,
+        lambda w: (w + 1) * 1.0001,
+        lambda w: w[:1],
+        lambda w: w.astype("int32"),
+    ],
+    ids=["of zeros", "of ones", "of shape", "of dtype"],
+)
+def test_small_changes_of_arrays_that_a_reduction_forgets_are_noticed(change):
     f = autojit.jit(lambda obj: obj.w * 1)
     obj = Forgetful(3)
-    for i in range(3):
-        assert_array_equal(f(obj), obj.w)
-        obj.w = obj.w + 1e-6 * (i + 1)
+    for _ in range(3):
+        y = f(obj)
+        assert_array_equal(y, obj.w)
+        assert (y.shape, y.dtype) == (obj.w.shape, obj.w.dtype)
+        obj.w = change(obj.w)
 
 
 class Nested:

@@ -469,6 +469,19 @@ def test_callable_objects_that_differ_do_not_share(x):
     assert len(TRACED) == 2
 
 
+def test_callable_objects_of_one_hash_do_not_share(x):
+    def make(power):
+        return functools.partial(lambda y: y**power)
+
+    one, other = make(2), make(3)
+    assert hash(autojit.flatten(one)[1]) == hash(autojit.flatten(other)[1])
+    f, g = autojit.jit(one), autojit.jit(other)
+    assert_array_equal(f(x), x**2)
+    assert g.cache_info().misses == 0
+    assert_array_equal(g(x), x**3)
+    assert f.cache_info().currsize == g.cache_info().currsize == 1
+
+
 def test_a_callable_object_that_changes_after_it_was_wrapped(x):
     first, second = Calling(2), Calling(2)
     f, g = autojit.jit(first), autojit.jit(second)
