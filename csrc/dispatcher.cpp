@@ -438,16 +438,20 @@ PyMemberDef result_members[] = {
     {nullptr, 0, 0, 0, nullptr},
 };
 
+// Whether `fun` is a dispatcher, or leads to it by way of others.
+bool leads_to(PyObject* fun, const Dispatcher* dispatcher) {
+  while (fun != nullptr && Py_IS_TYPE(fun, &DispatcherType)) {
+    if (cast(fun) == dispatcher) {
+      return true;
+    }
+    fun = cast(fun)->fun;
+  }
+  return false;
+}
+
 // Makes an empty dispatcher one of `fun`. False with an exception set on failure. Runs
 // Python.
 bool fill(Dispatcher* self, PyObject* fun, PyObject* options, const Bounds& bounds) {
-  for (PyObject* at = fun; at != nullptr && Py_IS_TYPE(at, &DispatcherType);
-       at = cast(at)->fun) {
-    if (cast(at) == self) {
-      PyErr_SetString(PyExc_ValueError, "an autojit dispatcher can't wrap itself");
-      return false;
-    }
-  }
   if (PyCallable_Check(fun) == 0) {
     Owned name = Owned::steal(
         PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(fun)), "__name__"));
@@ -547,6 +551,10 @@ PyObject* dispatcher_setstate(PyObject* object, PyObject* state) {
                                  ? Py_NewRef(fun)
                                  : PyMethod_New(fun, PyTuple_GET_ITEM(instance, 0)));
   Dispatcher* self = cast(object);
+  if (leads_to(bound.get(), self)) {
+    PyErr_SetString(PyExc_ValueError, "an autojit dispatcher can't wrap itself");
+    return nullptr;
+  }
   try {
     if (!bound || !fill(self, bound.get(), options, bounds)) {
       return nullptr;

@@ -22,7 +22,6 @@ bool take_apart(PyObject* object, PyObject* leaf_type, Skeleton* call, PyObject*
   try {
     for (int faithful = 0; faithful == 0;) {
       flat.clear();
-      program.clear();
       program = Program();
       NodeObjects reduced;
       bool done =

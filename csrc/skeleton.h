@@ -318,8 +318,8 @@ PyObject* rebuild_call(const Program& program, PyObject* const* leaves,
 // Whether the reductions of a program reproduce the objects that were reduced: a class
 // of which one does not is noted, and its instances are handed through whole from then
 // on, so that what was flattened has to be flattened again. 1, 0, or -1 with an
-// exception set. Runs Python.
-// What can't be put together is no error if it is about to be traced.
+// exception set. Runs Python. What can't be put together is an error only of a call
+// that has a specialization, `is_traced`: otherwise the trace will say so.
 int check_call(const Program& program, PyObject* const* leaves,
                const NodeObjects& reduced, bool is_traced);
 int check_result(const Program& program, PyObject* const* leaves, const Inputs& inputs,

@@ -534,37 +534,35 @@ void park(Table* table) {
   }
 }
 
+namespace {
+
+bool same_objects(const std::vector<Owned>& a, const std::vector<Owned>& b) {
+  return std::equal(
+      a.begin(), a.end(), b.begin(), b.end(),
+      [](const Owned& one, const Owned& other) { return one.get() == other.get(); });
+}
+
+bool same_omitted(const Program& a, const Program& b) {
+  return a.omitted.size() == b.omitted.size() &&
+         std::all_of(a.omitted.begin(), a.omitted.end(), [&](const auto& arrays) {
+           auto found = b.omitted.find(arrays.first);
+           return found != b.omitted.end() &&
+                  same_objects(arrays.second, found->second);
+         });
+}
+
+}  // namespace
+
 bool same_identities(const Skeleton* a, const Skeleton* b) {
   const Program& x = a->program;
   const Program& y = b->program;
-  return a == b || (std::equal(x.functions.begin(), x.functions.end(),
-                               y.functions.begin(), y.functions.end(),
-                               [](const Owned& one, const Owned& other) {
-                                 return one.get() == other.get();
-                               }) &&
+  return a == b || (same_objects(x.functions, y.functions) &&
                     std::equal(x.nodes.begin(), x.nodes.end(), y.nodes.begin(),
                                y.nodes.end(), [](const Node& one, const Node& other) {
                                  return !is_handed_through(one) ||
                                         one.object == other.object;
                                }));
 }
-
-namespace {
-
-bool same_omitted(const Program& a, const Program& b) {
-  auto same = [](const Owned& one, const Owned& other) {
-    return one.get() == other.get();
-  };
-  return a.omitted.size() == b.omitted.size() &&
-         std::all_of(a.omitted.begin(), a.omitted.end(), [&](const auto& arrays) {
-           auto found = b.omitted.find(arrays.first);
-           return found != b.omitted.end() &&
-                  std::equal(arrays.second.begin(), arrays.second.end(),
-                             found->second.begin(), found->second.end(), same);
-         });
-}
-
-}  // namespace
 
 bool find(Table* table, Skeleton* skeleton, Py_hash_t hash, Compiled& compiled) {
   // Comparing may run Python, which may change the table: compare with what was there.

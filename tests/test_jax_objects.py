@@ -473,7 +473,7 @@ def test_shape_structs_are_made_arrays_in_the_trace():
 
 @pytest.mark.skipif(
     jax.__version_info__ < (0, 10),
-    reason="JAX 0.7 has no hijax values; from 0.10 on they are known to be there",
+    reason="JAX has hijax values from 0.10 on; the oldest that is supported is 0.7",
 )
 def test_a_hijax_value_is_a_leaf(x):
     variable = nnx.Variable(x, hijax=True)
