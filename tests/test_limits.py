@@ -269,7 +269,7 @@ SLOW = {
     "hash": "hash(skeleton)",
     "equal": "skeleton == other",
     "repr": "repr(skeleton)",
-    "sets": "autojit.flatten([{(i, i) for i in range(10**6)}, Last()])",
+    "sets": "autojit.flatten(elements)",
 }
 
 
@@ -292,11 +292,20 @@ def test_a_long_walk_looks_for_signals(statement):
             def __eq__(self, other):
                 return self is other
 
+        class LastOfSet:
+            __reduce_ex__ = reduced.append
+
+            def __hash__(self):
+                return 2**60 - 1
+
+        autojit.flatten([Last(), LastOfSet()])  # now the classes are known
         gc.disable()  # an exception in one of its callbacks would be ignored
         items = [*range(3 * 10**6), Last()]
         if "skeleton" in {statement!r}:
             skeleton = autojit.flatten(items)[1]
             other = autojit.flatten([*items[:-1], Last()])[1]
+        if "elements" in {statement!r}:
+            elements = {{*((i, i) for i in range(10**6)), LastOfSet()}}
         reduced.clear()
         last_hash = next(hashes)
 

@@ -520,11 +520,10 @@ def test_arrays_that_a_reduction_forgets_are_told_by_their_place(x):
     "change",
     [
         lambda w: w + 1e-6,
-        lambda w: (w + 1) * 1.0001,
         lambda w: w[:1],
         lambda w: w.astype("int32"),
     ],
-    ids=["of zeros", "of ones", "of shape", "of dtype"],
+    ids=["of value", "of shape", "of dtype"],
 )
 def test_small_changes_of_arrays_that_a_reduction_forgets_are_noticed(change):
     f = autojit.jit(lambda obj: obj.w * 1)

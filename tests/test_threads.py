@@ -495,6 +495,37 @@ def test_a_finalizer_may_dispatch_and_clear(x, monkeypatch):
     assert any(finalized)
 
 
+def test_what_runs_while_a_thread_begins_to_listen_for_warnings_may_dispatch(
+    x, monkeypatch
+):
+    monkeypatch.setattr(jax, "jit", lambda flat, **options: flat)
+    outcomes = []
+
+    def interrupt(frame, event, arg):
+        code = frame.f_code
+        if code.co_filename == autojit._warnings.__file__ and code.co_name in (
+            "__init__",
+            "caught",
+        ):
+            sys.settrace(None)
+            try:
+                outcomes.append(autojit.jit(lambda n: (x, n))(len(outcomes)))
+            except BaseException as error:
+                outcomes.append(error)
+
+    def work():
+        sys.settrace(interrupt)
+        try:
+            outcomes.append(autojit.jit(lambda n: (x, n))(-1))
+        finally:
+            sys.settrace(None)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert outcomes == [(x, 0), (x, -1)]
+
+
 # Clearing.
 
 
