@@ -120,7 +120,7 @@
         \doc
 
 ^autojit\._core\.Skeleton\._captured$:
-    def _captured(self) -> list[Any]:
+    def _captured(self) -> tuple[Any, ...] | None:
         \doc
 
 ^autojit\._core\.Skeleton\._sentinels$:
@@ -182,23 +182,5 @@
         \doc
 
 ^autojit\._core\.configure$:
-    def configure(
-        *,
-        leaf_types: tuple[type[Any], ...],
-        is_leaf: Callable[[object], bool],
-        identity_types: tuple[type[Any], ...],
-        ordinary_state: frozenset[str],
-        reduce: Callable[..., tuple[Any, ...] | None],
-        set_state: Callable[..., None],
-        arrays_differ: Callable[[Any, Any], bool],
-        specialize: Callable[..., Callable[..., Any]],
-        say_where: Callable[..., None],
-        replay: Callable[..., None],
-        mark_seen: Callable[..., None],
-        lazy_types: frozenset[type[Any]],
-        cache_info: type[CacheInfo],
-        eager: Any,
-        copyreg_table: dict[type[Any], Any],
-        traceback_type: type[Any],
-    ) -> None:
+    def configure(**config: Any) -> None:
         \doc

@@ -1,55 +1,53 @@
 // What Python sees of the core.
 #include <nanobind/nanobind.h>
 
-#include <new>
+#include <iterator>
 #include <utility>
 
-#include "dispatcher.h"
-#include "skeleton.h"
-#include "specializations.h"
-#include "type_plan.h"
+#include "dispatch/dispatcher.h"
+#include "dispatch/limits.h"
+#include "dispatch/result.h"
+#include "objects/config.h"
+#include "objects/function_state.h"
+#include "objects/type_plan.h"
+#include "python/errors.h"
+#include "python/interpreter.h"
+#include "python/numpy.h"
+#include "skeleton/check.h"
+#include "skeleton/closures.h"
+#include "skeleton/flatten.h"
+#include "skeleton/skeleton.h"
 
 namespace autojit {
 
 namespace {
 
-// A tuple of the leaves, and the skeleton. For a result there are the skeleton of its
-// call and a tuple, `inputs`. False with an exception set on failure.
-bool take_apart(PyObject* object, PyObject* leaf_type, Skeleton* call, PyObject* inputs,
-                Owned& tuple, Owned& skeleton) {
-  LeafVector flat;
-  Program program;
-  try {
-    for (int faithful = 0; faithful == 0;) {
-      flat.clear();
-      program = Program();
-      NodeObjects reduced;
-      bool done =
-          call != nullptr
-              ? flatten_result(object, call, inputs, program, flat.leaves, reduced)
-              : flatten(object, leaf_type, "obj", program, flat.leaves);
-      faithful = done ? 1 : -1;
-      if (done && !reduced.empty()) {
-        const NodeObjects none;
-        faithful =
-            check_result(program, flat.leaves.data(),
-                         {call->program, PySequence_Fast_ITEMS(inputs), none}, reduced);
-      }
-      if (faithful < 0) {
-        return false;
-      }
+// Takes an object apart. `taken` gives the leaves and the program; `call` and `inputs`
+// are those of `flatten_result`, or nullptr. A skeleton, or nothing with an exception
+// set. Runs Python.
+Owned take_apart_result(PyObject* object, Skeleton* call, PyObject* inputs,
+                        OwnedVector& leaves) {
+  for (;;) {
+    Program program;
+    NodeObjects reduced;
+    if (!flatten_result(object, call, inputs, program, leaves, reduced)) {
+      return {};
     }
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-    return false;
+    const NodeObjects none;
+    int faithful =
+        reduced.empty()
+            ? 1
+            : check_result(program, leaves.data(),
+                           {call->program, PySequence_Fast_ITEMS(inputs), none},
+                           reduced);
+    if (faithful == 1) {
+      return new_skeleton(std::move(program), "result");
+    }
+    if (faithful < 0) {
+      return {};
+    }
+    leaves.clear();  // what was taken apart in vain is now known
   }
-  tuple = tuple_of(flat.leaves.data(), flat.leaves.size());
-  if (!tuple) {
-    return false;
-  }
-  skeleton = Owned::steal(reinterpret_cast<PyObject*>(
-      new_skeleton(std::move(program), call != nullptr ? "result" : "obj")));
-  return static_cast<bool>(skeleton);
 }
 
 PyObject* py_flatten(PyObject* /*module*/, PyObject* args) {
@@ -58,20 +56,20 @@ PyObject* py_flatten(PyObject* /*module*/, PyObject* args) {
   if (PyArg_ParseTuple(args, "OO:flatten", &object, &leaf_type) == 0) {
     return nullptr;
   }
-  if (leaf_type == Py_None) {
-    leaf_type = nullptr;
-  }
-  Owned leaves;
-  Owned skeleton;
-  if (!take_apart(object, leaf_type, nullptr, nullptr, leaves, skeleton)) {
+  OwnedVector leaves;
+  Program program;
+  if (!flatten(object, leaf_type == Py_None ? nullptr : leaf_type, "obj", program,
+               leaves)) {
     return nullptr;
   }
+  Owned skeleton = new_skeleton(std::move(program), "obj");
   // Now: what the functions hold may change.
-  auto* flat = reinterpret_cast<Skeleton*>(skeleton.get());
-  if (flat->program.has_closures && closures_of(flat) == nullptr) {
+  Skeleton* flat = as_skeleton(skeleton.get());
+  if (!skeleton || (!flat->program.functions.empty() && closures_of(flat) == nullptr)) {
     return nullptr;
   }
-  Owned list = Owned::steal(PySequence_List(leaves.get()));
+  Owned tuple = tuple_of(leaves.data(), leaves.size());
+  Owned list = Owned::steal(tuple ? PySequence_List(tuple.get()) : nullptr);
   return list ? PyTuple_Pack(2, list.get(), skeleton.get()) : nullptr;
 }
 
@@ -83,17 +81,16 @@ PyObject* py_flatten_result(PyObject* /*module*/, PyObject* args) {
                        &PyTuple_Type, &inputs) == 0) {
     return nullptr;
   }
-  Owned leaves;
-  Owned skeleton;
-  if (!take_apart(object, nullptr, reinterpret_cast<Skeleton*>(call), inputs, leaves,
-                  skeleton)) {
+  OwnedVector leaves;
+  Owned skeleton = take_apart_result(object, as_skeleton(call), inputs, leaves);
+  if (!skeleton) {
     return nullptr;
   }
-  if (PyTuple_GET_SIZE(leaves.get()) == 1 &&
-      PyTuple_GET_ITEM(leaves.get(), 0) == object) {
+  if (leaves.size() == 1 && leaves[0] == object) {
     return Py_NewRef(object);
   }
-  return new_result(reinterpret_cast<Skeleton*>(skeleton.get()), leaves.get());
+  Owned tuple = tuple_of(leaves.data(), leaves.size());
+  return tuple ? new_result(as_skeleton(skeleton.get()), tuple.get()) : nullptr;
 }
 
 PyObject* py_new_result(PyObject* /*module*/, PyObject* const* args, Py_ssize_t nargs) {
@@ -102,8 +99,7 @@ PyObject* py_new_result(PyObject* /*module*/, PyObject* const* args, Py_ssize_t 
     return nullptr;
   }
   Owned leaves = Owned::steal(PySequence_Tuple(args[1]));
-  return leaves ? new_result(reinterpret_cast<Skeleton*>(args[0]), leaves.get())
-                : nullptr;
+  return leaves ? new_result(as_skeleton(args[0]), leaves.get()) : nullptr;
 }
 
 // The group was made with another exception in it, since it can't be without.
@@ -122,35 +118,27 @@ PyObject* py_fill_group(PyObject* /*module*/, PyObject* args) {
 }
 
 PyObject* py_configure(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
-  static const char* names[] = {"leaf_types",     "is_leaf",    "identity_types",
-                                "ordinary_state", "reduce",     "set_state",
-                                "arrays_differ",  "specialize", "say_where",
-                                "replay",         "mark_seen",  "lazy_types",
-                                "cache_info",     "eager",      "copyreg_table",
-                                "traceback_type", nullptr};
-  Config given;
-  if (PyArg_ParseTupleAndKeywords(
-          args, kwargs, "$OOOOOOOOOOOOOOOO:configure", const_cast<char**>(names),
-          &given.leaf_types, &given.is_leaf, &given.identity_types,
-          &given.ordinary_state, &given.reduce, &given.set_state, &given.arrays_differ,
-          &given.specialize, &given.say_where, &given.replay, &given.mark_seen,
-          &given.lazy_types, &given.cache_info, &given.eager, &given.copyreg_table,
-          &given.traceback_type) == 0) {
-    return nullptr;
-  }
   if (config.leaf_types != nullptr) {
     PyErr_SetString(PyExc_RuntimeError, "autojit is already configured");
     return nullptr;
   }
+  if (PyTuple_GET_SIZE(args) != 0 || kwargs == nullptr ||
+      PyDict_GET_SIZE(kwargs) != static_cast<Py_ssize_t>(std::size(kConfig))) {
+    PyErr_SetString(PyExc_TypeError, "each of the parameters is needed, by its name");
+    return nullptr;
+  }
+  Config given;
+  for (auto [name, member] : kConfig) {
+    given.*member = PyDict_GetItemString(kwargs, name);
+    if (given.*member == nullptr) {
+      return PyErr_Format(PyExc_TypeError, "configure needs %s", name);
+    }
+  }
   if (!python::watch(given.copyreg_table)) {
     return nullptr;
   }
-  for (PyObject* object :
-       {given.leaf_types, given.is_leaf, given.identity_types, given.ordinary_state,
-        given.reduce, given.set_state, given.arrays_differ, given.specialize,
-        given.say_where, given.replay, given.mark_seen, given.lazy_types,
-        given.cache_info, given.eager, given.copyreg_table, given.traceback_type}) {
-    Py_INCREF(object);  // for as long as the process lives
+  for (auto [name, member] : kConfig) {
+    Py_INCREF(given.*member);  // for as long as the process lives
   }
   config = given;
   Py_RETURN_NONE;
@@ -172,11 +160,7 @@ PyObject* py_set_limits(PyObject* /*module*/, PyObject* args) {
   process_limits.max_programs = static_cast<std::size_t>(programs);
   process_limits.max_maps = static_cast<std::size_t>(maps);
   process_limits.programs_until_count = 0;
-  try {
-    keep_within_limits();
-  } catch (const std::bad_alloc&) {
-    return PyErr_NoMemory();
-  }
+  keep_within_limits();
   Py_RETURN_NONE;
 }
 
@@ -187,10 +171,10 @@ PyCFunction as_method(Function* function) noexcept {
 }
 
 PyMethodDef module_methods[] = {
-    {"flatten", py_flatten, METH_VARARGS,
+    {"flatten", guarded<py_flatten>, METH_VARARGS,
      "flatten(obj, leaf_type, /)\n--\n\nSee `autojit.flatten`; None stands for what "
      "is traced."},
-    {"flatten_result", py_flatten_result, METH_VARARGS,
+    {"flatten_result", guarded<py_flatten_result>, METH_VARARGS,
      "flatten_result(obj, call, inputs, /)\n--\n\n"
      "Take a result apart at JAX's arrays: a `Result`, or `obj` if it is an array.\n\n"
      "`call` is the skeleton of the call, `inputs` a tuple of its leaves. One that "
@@ -203,16 +187,14 @@ PyMethodDef module_methods[] = {
     {"process_info", py_process_info, METH_NOARGS,
      "process_info()\n--\n\nSee `autojit.process_info`: programs and memory maps, each "
      "with its bound, 0 for none."},
-    {"set_limits", py_set_limits, METH_VARARGS,
+    {"set_limits", guarded<py_set_limits>, METH_VARARGS,
      "set_limits(max_programs, max_maps, /)\n--\n\nSee `autojit.set_limits`; 0 stands "
      "for no bound."},
     {"fill_group", py_fill_group, METH_VARARGS,
      "fill_group(group, exceptions, /)\n--\n\n"
      "Put other exceptions into an exception group that no one else has seen."},
     {"configure", as_method(py_configure), METH_VARARGS | METH_KEYWORDS,
-     "configure(*, leaf_types, is_leaf, identity_types, ordinary_state, reduce, "
-     "set_state, arrays_differ, specialize, say_where, replay, mark_seen, lazy_types, "
-     "cache_info, eager, copyreg_table, traceback_type)\n--\n\n"
+     "configure(**config)\n--\n\n"
      "Hand over what the core needs of Python, once, at import."},
     {nullptr, nullptr, 0, nullptr},
 };
@@ -224,9 +206,10 @@ PyMethodDef module_methods[] = {
 NB_MODULE(_core, m) {
   using namespace autojit;
   process_limits.max_maps = default_max_maps();
-  if (!init_type_plans() || PyModule_AddFunctions(m.ptr(), module_methods) < 0 ||
-      PyType_Ready(&TraceCountType) < 0 || PyType_Ready(&TraceType) < 0 ||
-      PyType_Ready(&TableType) < 0 || PyModule_AddType(m.ptr(), &ResultType) < 0 ||
+  if (!init_names() || !numpy::init() || !init_function_state() || !init_type_plans() ||
+      !init_dispatcher() || PyModule_AddFunctions(m.ptr(), module_methods) < 0 ||
+      PyType_Ready(&SpecializationType) < 0 || PyType_Ready(&TableType) < 0 ||
+      PyModule_AddType(m.ptr(), &ResultType) < 0 ||
       PyModule_AddType(m.ptr(), &SkeletonType) < 0 ||
       PyModule_AddType(m.ptr(), &DispatcherType) < 0) {
     throw nanobind::python_error();

@@ -71,7 +71,7 @@ class Specialized:
     # crashes by itself. As in the real one, what is kept must not keep the function.
     def __init__(self, fun, in_tree, trace, options):
         self.weak_fun = None if in_tree else autojit._specialize._weakly(fun)
-        self.trace, self.forward = trace, options.forward
+        self.trace, self.forward = trace, options["forward"]
 
     def __call__(self, *leaves):
         skeleton = self.trace.begin()

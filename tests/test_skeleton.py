@@ -22,6 +22,7 @@ from kinds import (
 )
 
 import autojit
+from autojit import _core
 
 
 def tree(x):
@@ -182,3 +183,18 @@ def test_a_reduction_that_makes_leaves_gives_these(x):
     leaves, skeleton = autojit.flatten(Reduced(x, "b"))
     assert len(leaves) == 1
     assert skeleton.unflatten(["swapped"]).a == "swapped"
+
+
+def test_what_a_result_gets_from_its_call_counts(x):
+    def fn(y):
+        return y
+
+    _, call = autojit.flatten((x, fn))
+    leaf, function, both = (
+        _core.flatten_result(result, call, (x,)).skeleton
+        for result in ([x], [fn], [fn, x])
+    )
+    assert leaf != function
+    assert leaf == _core.flatten_result([x], call, (x,)).skeleton
+    assert repr(function) == "Skeleton([*])"
+    assert repr(both) == "Skeleton([*, *])"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copyreg
 import enum
+import os
+import site
 import sys
+import sysconfig
 import types
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 import cloudpickle
 import jax
@@ -17,13 +20,12 @@ import numpy as np
 
 from autojit import _core
 from autojit._core import Dispatcher, Skeleton
-from autojit._donate import donated_arguments
 from autojit._exceptions import Traceback
 from autojit._jax_private import is_leaf
-from autojit._limits import as_bound
+from autojit._options import UNSET, JitOptions, checked, signature
 from autojit._reduce import ORDINARY_STATE, arrays_differ, reduce, set_state
 from autojit._results import LAZY_TYPES
-from autojit._specialize import EAGER, Options, say_where, specialize
+from autojit._specialize import EAGER, say_where, specialize
 from autojit._warnings import mark_seen, replay
 
 P = ParamSpec("P")
@@ -62,56 +64,18 @@ class CacheInfo(NamedTuple):
     maxbytes: int | None
 
 
-_MAXSIZE = 4096
-_MAXBYTES = 2**28
-_DEFAULT_OPTIONS = Options()
-_REFERENCE_OPTIONS = Options(forward=False)
+@overload
+def jit(fun: Callable[P, R], /, **options: Unpack[JitOptions]) -> Dispatcher[P, R]: ...
 
 
 @overload
 def jit(
-    fun: Callable[P, R],
-    /,
-    *,
-    inline: bool = ...,
-    keep_unused: bool = ...,
-    compiler_options: dict[str, Any] | None = ...,
-    donate_argnums: int | Sequence[int] | None = ...,
-    donate_argnames: str | Iterable[str] | None = ...,
-    forward: bool = ...,
-    maxsize: int | None = ...,
-    maxbytes: int | None = ...,
-) -> Dispatcher[P, R]: ...
-
-
-@overload
-def jit(
-    fun: None = None,
-    /,
-    *,
-    inline: bool = ...,
-    keep_unused: bool = ...,
-    compiler_options: dict[str, Any] | None = ...,
-    donate_argnums: int | Sequence[int] | None = ...,
-    donate_argnames: str | Iterable[str] | None = ...,
-    forward: bool = ...,
-    maxsize: int | None = ...,
-    maxbytes: int | None = ...,
+    fun: None = None, /, **options: Unpack[JitOptions]
 ) -> Callable[[Callable[P, R]], Dispatcher[P, R]]: ...
 
 
 def jit(
-    fun: Callable[P, R] | None = None,
-    /,
-    *,
-    inline: bool = False,
-    keep_unused: bool = False,
-    compiler_options: dict[str, Any] | None = None,
-    donate_argnums: int | Sequence[int] | None = None,
-    donate_argnames: str | Iterable[str] | None = None,
-    forward: bool = True,
-    maxsize: int | None = _MAXSIZE,
-    maxbytes: int | None = _MAXBYTES,
+    fun: Callable[P, R] | None = None, /, **options: Unpack[JitOptions]
 ) -> Dispatcher[P, R] | Callable[[Callable[P, R]], Dispatcher[P, R]]:
     """Compile a function with JAX, whatever its arguments are.
 
@@ -186,32 +150,18 @@ def jit(
     >>> scale.cache_info()
     CacheInfo(hits=1, misses=1, traces=1, currsize=1, maxsize=4096, currbytes=...)
     """
-    max_count = maxsize if maxsize is _MAXSIZE else as_bound("maxsize", maxsize)
-    max_bytes = maxbytes if maxbytes is _MAXBYTES else as_bound("maxbytes", maxbytes)
-    options = _DEFAULT_OPTIONS
-    if inline or keep_unused or compiler_options is not None or forward is not True:
-        if compiler_options is not None:
-            if not isinstance(compiler_options, dict):
-                raise TypeError(
-                    f"compiler_options must be a dict or None, got {compiler_options!r}"
-                )
-            compiler_options = dict(compiler_options)  # the caller's may change
-        options = Options(inline, keep_unused, compiler_options, forward=forward)
-    if donate_argnums is None and donate_argnames is None:
-        if fun is None:
-            return lambda fun: Dispatcher(fun, options, max_count, max_bytes)
-        return Dispatcher(fun, options, max_count, max_bytes)
+    if not options and fun is not None:
+        return Dispatcher(fun, *UNSET)
+    known = checked(options)
+    if fun is None:
+        return lambda fun: Dispatcher(fun, *known.of(fun))
+    return Dispatcher(fun, *known.of(fun))
 
-    def donating(fun: Callable[P, R]) -> Dispatcher[P, R]:
-        argnums, argnames = donated_arguments(fun, donate_argnums, donate_argnames)
-        return Dispatcher(
-            fun,
-            options._replace(donate_argnums=argnums, donate_argnames=argnames),
-            max_count,
-            max_bytes,
-        )
 
-    return donating if fun is None else donating(fun)
+jit.__signature__ = signature(jit)  # type: ignore[attr-defined]
+
+
+_AS_THE_REFERENCE = UNSET._replace(options={**UNSET.options, "forward": False})
 
 
 def jax_autojit(fun: Callable[P, R]) -> Dispatcher[P, R]:
@@ -242,7 +192,7 @@ def jax_autojit(fun: Callable[P, R]) -> Dispatcher[P, R]:
     >>> autojit.jax_autojit(add)(jnp.ones(2), 2.0, True)
     Array([3., 3.], dtype=float32)
     """
-    return Dispatcher(fun, _REFERENCE_OPTIONS, _MAXSIZE, _MAXBYTES)
+    return Dispatcher(fun, *_AS_THE_REFERENCE)
 
 
 @overload
@@ -380,4 +330,12 @@ _core.configure(
     eager=EAGER,
     copyreg_table=copyreg.dispatch_table,
     traceback_type=Traceback,
+    library_paths=tuple(
+        os.path.join(path, "")
+        for path in {
+            *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
+            *site.getsitepackages(),
+            site.getusersitepackages(),
+        }
+    ),
 )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copyreg
 import io
-import sys
 import types
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +38,7 @@ ORDINARY_STATE = frozenset(
 Reduction = tuple[Any, tuple[Any, ...], Any, Any, Any, Any]
 
 
-def reduce(obj: object, value: object) -> Reduction | None:
+def reduce(obj: object, value: object, may_lose: bool) -> Reduction | None:
     """Bring a reduction to the form above.
 
     Parameters
@@ -48,6 +47,9 @@ def reduce(obj: object, value: object) -> Reduction | None:
         Anything that the core does not know how to take apart.
     value : object
         What its ``__reduce_ex__`` returned; None if it refused.
+    may_lose : bool
+        Whether this is a builtin's or the standard library's, which may leave out what
+        a Python class has added.
 
     Returns
     -------
@@ -68,7 +70,7 @@ def reduce(obj: object, value: object) -> Reduction | None:
             list_items = list(list_items)
         if dict_items is not None:
             dict_items = [(key, value) for key, value in dict_items]
-        lost = _lost_attributes(obj, func, args, state)
+        lost = _lost_attributes(obj, func, args, state) if may_lose else ()
         if any(lost):
             state, setter = (state, setter, *lost), _set_state_and_attributes
         if issubclass(type(obj), BaseException):
@@ -88,9 +90,8 @@ def _lost_attributes(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a Python class has added to an instance and a builtin one left out.
 
-    So does the standard library where it reduces in Python. What others leave out, they
-    have their reasons for. Nothing is lost of what the reduction finds instead of
-    making it, such as a logger: to that, nothing must be added either.
+    Nothing is lost of what the reduction finds instead of making it, such as a logger:
+    to that, nothing must be added either.
 
     Returns
     -------
@@ -98,14 +99,7 @@ def _lost_attributes(
         From names to values: of the instance's ``__dict__`` and of its slots.
     """
     kind = type(obj)
-    if (
-        kind.__flags__ & _HEAPTYPE == 0
-        or (kind.__reduce_ex__, kind.__reduce__) == _REDUCED_BY_OBJECT
-        or _is_users_own(kind.__reduce_ex__)
-        or _is_users_own(kind.__reduce__)
-        or id(kind) not in map(id, (func, *args))  # a class may have its own `==`
-        or id(kind) in map(id, copyreg.dispatch_table)
-    ):
+    if id(kind) not in map(id, (func, *args)):  # a class may have its own `==`
         return {}, {}
     lost, slots = {}, {}
     attributes = getattr(obj, "__dict__", None)
@@ -134,13 +128,6 @@ def _holds(state: object, attributes: dict[str, Any]) -> bool:
     )
 
 
-def _is_users_own(method: object) -> bool:
-    if not isinstance(method, types.FunctionType):
-        return False
-    root = str(method.__module__).partition(".")[0]
-    return root != "numpy" and root not in sys.stdlib_module_names
-
-
 def _set_state_and_attributes(
     obj: Any, parts: tuple[Any, Any, dict[str, Any], dict[str, Any]]
 ) -> None:
@@ -155,8 +142,6 @@ def _set_state_and_attributes(
 
 
 _OF_MEMMAP = "_mmap", "filename", "mode", "offset"
-_HEAPTYPE = 1 << 9  # of a class that is not builtin
-_REDUCED_BY_OBJECT = object.__reduce_ex__, object.__reduce__
 
 
 def _view(view: memoryview) -> Any:

@@ -100,7 +100,7 @@ def _take_back(obj: object, member: Any) -> None:
 
 
 def check_handed_through(
-    skeleton: _core.Skeleton, call: _core.Skeleton, trace: Any
+    skeleton: _core.Skeleton, call: _core.Skeleton, specialization: Any
 ) -> None:
     """Look into what is handed through in a result.
 
@@ -114,7 +114,7 @@ def check_handed_through(
         Of the result.
     call : Skeleton
         Of the call that returned it.
-    trace : Trace
+    specialization : Specialization
         Told if it can serve no other functions than those of the call.
 
     Raises
@@ -127,17 +127,20 @@ def check_handed_through(
     if not handed_through:
         return
     outside = enclosing_traces()
-    captured = {id(obj) for obj in call._captured()}
+    held = call._captured()
+    captured = set(map(id, held or ()))
+    may_be_more = held is None
     known = set()
     for obj, node, forwarded in handed_through:
         if id(obj) in known:
             continue
         known.add(id(obj))
         found, seen = _find_tracer(obj, outside)
-        all_seen = len(seen) < _MOST_OBJECTS
-        if captured and not forwarded and not (all_seen and captured.isdisjoint(seen)):
-            trace.go_by_identity(call)
-            captured.clear()
+        all_seen = len(seen) < _MOST_OBJECTS and not may_be_more
+        is_apart = all_seen and captured.isdisjoint(seen)
+        if (captured or may_be_more) and not forwarded and not is_apart:
+            specialization.go_by_identity(call)
+            captured, may_be_more = set(), False
         if found is not None:
             way, holder = found
             within = f", in a {_name(holder)}" if holder is not obj else ""

@@ -8,30 +8,17 @@ import re
 import types
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from autojit import _core
 from autojit._jax_private import hide_frames
+from autojit._options import FOR_JAX
 from autojit._results import check_handed_through, take_back_tracers
 from autojit._warnings import recorded
 
 hide_frames(__file__)
-
-
-class Options(NamedTuple):
-    """How to compile; dispatchers of one function with equal options share tables."""
-
-    # For `jax.jit`.
-    inline: bool = False
-    keep_unused: bool = False
-    compiler_options: dict[str, Any] | None = None
-    # Both say which arguments are donated: by place, and by name.
-    donate_argnums: tuple[int, ...] = ()
-    donate_argnames: tuple[str, ...] = ()
-    # Whether arrays that come back untouched are handed straight back.
-    forward: bool = True
 
 
 # JAX makes a `Result` of the concrete arrays by calling the C function, so that no
@@ -174,14 +161,14 @@ def _weakly(fun: Any) -> Callable[[], Any]:
         return lambda: fun
 
 
-def _donated(skeleton: _core.Skeleton, options: Options) -> tuple[int, ...]:
+def _donated(skeleton: _core.Skeleton, options: dict[str, Any]) -> tuple[int, ...]:
     """Return the numbers of the leaves of donated arguments."""
-    if not options.donate_argnums and not options.donate_argnames:
+    if options["donate_argnums"] is None:
         return ()
     count = skeleton._num_positional
-    places = [at + count if at < 0 else at for at in options.donate_argnums]
+    places = [at + count if at < 0 else at for at in options["donate_argnums"]]
     arguments: list[int | str] = [at for at in places if at >= 0]
-    arguments += options.donate_argnames
+    arguments += options["donate_argnames"]
     return tuple(
         sorted({leaf for one in arguments for leaf in skeleton._argument_leaves(one)})
     )
@@ -190,8 +177,8 @@ def _donated(skeleton: _core.Skeleton, options: Options) -> tuple[int, ...]:
 def specialize(
     fun: Callable[..., Any],
     in_tree: bool,
-    trace: Any,
-    options: Options,
+    specialization: Any,
+    options: dict[str, Any],
 ) -> Callable[..., Any]:
     """Compile a function for the calls that have one skeleton.
 
@@ -202,10 +189,10 @@ def specialize(
     in_tree : bool
         Whether `fun` is part of the call tree: then what is called is what the skeleton
         makes of it, and `fun` is not kept.
-    trace : Trace
+    specialization : Specialization
         Knows the skeleton of the call; told of each trace, and of its warnings.
-    options : Options
-        How to compile.
+    options : dict
+        How to compile, see `JitOptions`.
 
     Returns
     -------
@@ -215,21 +202,21 @@ def specialize(
     # Weak: the specializations of a function must not keep it alive. Whoever calls
     # them does.
     weak_fun = None if in_tree else _weakly(fun)
-    donated = _donated(trace.skeleton, options)
+    donated = _donated(specialization.skeleton, options)
 
     def flat(*leaves: Any) -> Any:
         # `jax.jit` calls this without tracing only under `jax.disable_jit`. Then the
         # dispatcher calls the function itself, on the caller's own objects.
         if _CONFIG.jax_disable_jit:
             return EAGER
-        skeleton = trace.begin()
+        skeleton = specialization.begin()
         traced_fun, args, kwargs = skeleton.unflatten(leaves)
         if weak_fun is not None:
             traced_fun = weak_fun()
         inputs: tuple[Any, ...] = ()
-        if options.forward:
+        if options["forward"]:
             inputs = tuple(None if i in donated else x for i, x in enumerate(leaves))
-        with recorded(trace.warnings, leaves):
+        with recorded(specialization.warnings, leaves):
             try:
                 result = traced_fun(*args, **kwargs)
                 # What they hold is now held by the result alone.
@@ -238,7 +225,7 @@ def specialize(
                     result = iter(list(result))
                 returned = _core.flatten_result(result, skeleton, inputs)
                 if isinstance(returned, _core.Result):
-                    check_handed_through(returned.skeleton, skeleton, trace)
+                    check_handed_through(returned.skeleton, skeleton, specialization)
             finally:
                 take_back_tracers(skeleton._sentinels())
         if isinstance(returned, _core.Result) and any(
@@ -266,9 +253,5 @@ def specialize(
     about.source = f"{source} at {code.co_filename}:{code.co_firstlineno}"
     about.__signature__ = _SIGNATURE
     return jax.jit(
-        flat,
-        inline=options.inline,
-        keep_unused=options.keep_unused,
-        compiler_options=options.compiler_options,
-        donate_argnums=donated,
+        flat, donate_argnums=donated, **{name: options[name] for name in FOR_JAX}
     )

@@ -1,0 +1,291 @@
+#include "dispatch/call.h"
+
+#include <utility>
+#include <vector>
+
+#include "dispatch/limits.h"
+#include "dispatch/result.h"
+#include "dispatch/table.h"
+#include "objects/config.h"
+#include "python/errors.h"
+#include "skeleton/check.h"
+#include "skeleton/closures.h"
+#include "skeleton/flatten.h"
+#include "skeleton/match.h"
+
+namespace autojit {
+
+namespace {
+
+// Owned references, or nullptr, to the leaves of a call: on the C stack unless there
+// are many. `match_call` fills them all.
+class Leaves {
+ public:
+  explicit Leaves(std::size_t size) : size_(size) {
+    if (size > kInline) {
+      heap_.resize(size);
+      data_ = heap_.data();
+    }
+  }
+  Leaves(const Leaves&) = delete;
+  Leaves& operator=(const Leaves&) = delete;
+  ~Leaves() {
+    for (std::size_t i = 0; i < size_; ++i) {
+      Py_XDECREF(data_[i]);
+    }
+  }
+  PyObject** data() { return data_; }
+
+ private:
+  static constexpr std::size_t kInline = 64;
+  PyObject* inline_[kInline];
+  PyObject** data_ = inline_;
+  std::size_t size_;
+  std::vector<PyObject*> heap_;
+};
+
+// A call and the specialization that serves it. All of it is held by whoever has it.
+struct Served {
+  Specialization* specialization;
+  PyObject* compiled;
+  Skeleton* skeleton;  // of the call
+  PyObject* const* leaves;
+  std::size_t count;
+  const NodeObjects& opaque;
+  bool is_new;  // no call has been served before
+};
+
+// --- warnings ---
+
+// Whether this dispatcher has shown all warnings of a specialization, for arrays of
+// whatever kind, so that there is nothing to see to.
+bool has_shown(Dispatcher* self, PyObject* warnings) {
+  Owned key =
+      Owned::steal(self->seen != nullptr ? PyLong_FromVoidPtr(warnings) : nullptr);
+  PyObject* shown = key ? PyDict_GetItemWithError(self->seen, key.get()) : nullptr;
+  if (shown == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  return PySet_GET_SIZE(PyTuple_GET_ITEM(shown, 1)) == PyDict_GET_SIZE(warnings);
+}
+
+// Calls one of the functions that see to warnings, if there are any. False with an
+// exception set on failure. Runs Python.
+bool see_to_warnings(PyObject* function, Dispatcher* self, const Served& served) {
+  Owned warnings = Owned::borrow(served.specialization->warnings);
+  if (self->seen == nullptr) {
+    self->seen = PyDict_New();
+  }
+  Owned leaves = tuple_of(served.leaves, served.count);
+  if (self->seen == nullptr || !leaves) {
+    return false;
+  }
+  Owned seen = Owned::borrow(self->seen);
+  Owned done = Owned::steal(PyObject_CallFunctionObjArgs(
+      function, warnings.get(), leaves.get(), seen.get(), nullptr));
+  return static_cast<bool>(done);
+}
+
+bool has_warnings(const Served& served) {
+  return PyDict_GET_SIZE(served.specialization->warnings) != 0;
+}
+
+// --- the call ---
+
+// The function was traced in a call that returned: what it has warned of, this
+// dispatcher has shown. False with an exception set on failure. May run Python.
+bool after_trace(Dispatcher* self, const Served& served) {
+  keep_within_limits();
+  return !has_warnings(served) || see_to_warnings(config.mark_seen, self, served);
+}
+
+// A compiled function has raised: that is its error still, with a note of which leaves
+// it speaks. Runs Python.
+void say_where(const Served& served) {
+  if (PyErr_ExceptionMatches(PyExc_Exception) == 0) {
+    return;
+  }
+  Owned error = take_exception();
+  Owned done;
+  if (Owned leaves = tuple_of(served.leaves, served.count)) {
+    done = Owned::steal(PyObject_CallFunctionObjArgs(
+        config.say_where, error.get(), served.skeleton->object(), served.compiled,
+        leaves.get(), nullptr));
+  }
+  // An interrupt goes on; what else goes wrong with a note is no one's concern.
+  if (done || PyErr_ExceptionMatches(PyExc_Exception) != 0) {
+    set_exception(std::move(error));
+  }
+}
+
+Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager);
+
+// Calls the compiled function, once a specialization has been found. Inlined: a hit
+// goes through it, and would else put what is served in memory.
+[[gnu::always_inline]] inline Owned run(Dispatcher* self, CallView& call,
+                                        const Served& served, bool& is_eager) {
+  Table* table = self->table;
+  Specialization* specialization = served.specialization;
+  if (!served.is_new && has_warnings(served) &&
+      !has_shown(self, specialization->warnings) &&
+      !see_to_warnings(config.replay, self, served)) {
+    return {};
+  }
+  std::uint64_t traces = table->traces;
+  ++specialization->in_flight;
+  Owned result = Owned::steal(
+      PyObject_Vectorcall(served.compiled, served.leaves, served.count, nullptr));
+  --specialization->in_flight;
+  is_eager = result.get() == config.eager;
+  if (!result || is_eager) {
+    if (!result) {
+      say_where(served);
+    }
+    const SavedError error;
+    settle(specialization, false);
+    return {};
+  }
+  if (!serves_identities(specialization, served.skeleton)) {
+    result = Owned();  // it has turned out to be another caller's
+    return dispatch_by_hash(self, call, is_eager);
+  }
+  ++(served.is_new ? table->misses : table->hits);
+  settle(specialization, true);
+  if (table->traces != traces && !after_trace(self, served)) {
+    return {};
+  }
+  return unwrap(std::move(result),
+                {served.skeleton->program, served.leaves, served.opaque});
+}
+
+// --- the ways to a specialization ---
+
+// Takes a call apart, and sets `found` if there is a specialization for it. The
+// skeleton, with its hash, or nothing with an exception set on failure.
+Owned look_up(Table* table, CallView& call, OwnedVector& leaves, Owned& found) {
+  for (;;) {
+    Program program;
+    NodeObjects reduced;
+    if (!flatten_call(call, program, leaves, reduced)) {
+      return {};
+    }
+    Owned skeleton = new_skeleton(std::move(program), "");
+    Skeleton* key = as_skeleton(skeleton.get());
+    bool same_omitted = false;
+    if (!skeleton || PyObject_Hash(skeleton.get()) == -1 ||
+        !find(table, key, found, same_omitted)) {
+      return {};
+    }
+    // Other arrays than those which were found to be equal may not be.
+    bool is_known = (found && same_omitted) || reduced.empty();
+    int faithful = is_known ? 1
+                            : check_call(key->program, leaves.data(), reduced,
+                                         static_cast<bool>(found));
+    if (faithful == 1) {
+      return skeleton;
+    }
+    key->program.omitted.clear();  // they are not known
+    if (faithful < 0) {
+      return {};
+    }
+    // What was taken apart in vain is now known.
+    leaves.clear();
+    found = Owned();
+  }
+}
+
+// A new specialization in the table, or one that another thread has made meanwhile;
+// nothing with an exception set on failure. Runs Python.
+Owned specialize(Dispatcher* self, Skeleton* skeleton) {
+  if (!skeleton->program.functions.empty() && closures_of(skeleton) == nullptr) {
+    return {};
+  }
+  Owned made = new_specialization(skeleton);
+  Owned compiled = Owned::steal(
+      made ? PyObject_CallFunctionObjArgs(config.specialize, self->fun,
+                                          self->fun_in_tree ? Py_True : Py_False,
+                                          made.get(), self->options, nullptr)
+           : nullptr);
+  Owned found;
+  bool same_omitted = false;
+  if (!compiled || !find(self->table, skeleton, found, same_omitted)) {
+    return {};
+  }
+  if (!found) {
+    insert(self->table, as_specialization(made.get()), compiled.get());
+    found = std::move(made);
+  }
+  return found;
+}
+
+// No specialization that was used last serves the call: look it up by hash, or make it.
+Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager) {
+  Table* table = self->table;
+  OwnedVector leaves;
+  Owned found;
+  Owned skeleton = look_up(table, call, leaves, found);
+  if (!skeleton) {
+    return {};
+  }
+  bool is_new = !found;
+  if (is_new) {
+    found = specialize(self, as_skeleton(skeleton.get()));
+    if (!found) {
+      return {};
+    }
+  }
+  Specialization* specialization = as_specialization(found.get());
+  if (table->newest == specialization) {
+    self->last = specialization;
+    self->removals = table->removals;
+  }
+  Owned compiled = Owned::borrow(specialization->compiled);
+  if (!compiled) {  // what ran has dropped it
+    return dispatch_by_hash(self, call, is_eager);
+  }
+  const NodeObjects no_others;
+  return run(self, call,
+             {specialization, compiled.get(), as_skeleton(skeleton.get()),
+              leaves.data(), leaves.size(), no_others, is_new},
+             is_eager);
+}
+
+}  // namespace
+
+Owned dispatch(Dispatcher* self, CallView& call, bool& is_eager) {
+  Table* table = self->table;
+  std::uint64_t removals = table->removals;
+  // Other dispatchers of the function may have been here since.
+  Specialization* last =
+      self->last != nullptr && self->removals == removals ? self->last : table->newest;
+  if (last == nullptr || !last->proven) {
+    return dispatch_by_hash(self, call, is_eager);
+  }
+  // Held: what matching or the call runs may drop the specialization.
+  Owned held = Owned::borrow(last->object());
+  Owned skeleton = Owned::borrow(last->skeleton->object());
+  Owned compiled = Owned::borrow(last->compiled);
+  const Program& program = as_skeleton(skeleton.get())->program;
+  Leaves leaves(program.leaves);
+  NodeObjects opaque;
+  Match match = match_call(program, call, leaves.data(), opaque);
+  if (match == Match::Error) {
+    return {};
+  }
+  if (match == Match::No || (last->by_identity && !opaque.empty())) {
+    return dispatch_by_hash(self, call, is_eager);
+  }
+  call.hold();
+  if (table->removals == removals) {
+    use(last);
+    self->last = last;
+    self->removals = removals;
+  }
+  return run(self, call,
+             {last, compiled.get(), as_skeleton(skeleton.get()), leaves.data(),
+              program.leaves, opaque, false},
+             is_eager);
+}
+
+}  // namespace autojit

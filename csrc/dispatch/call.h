@@ -1,0 +1,15 @@
+// From a call to its result.
+#pragma once
+
+#include "dispatch/dispatcher.h"
+#include "python/owned.h"
+#include "skeleton/call_view.h"
+
+namespace autojit {
+
+// The result of a call, or nothing: with an exception set, or `is_eager` tells that the
+// function itself is to be called (`jax.disable_jit`). Runs Python if there is
+// something to compare, to warn of or to trace, or if JAX does.
+Owned dispatch(Dispatcher* self, CallView& call, bool& is_eager);
+
+}  // namespace autojit

@@ -1,0 +1,54 @@
+// What serves the calls of one skeleton.
+#pragma once
+
+#include <cstdint>
+
+#include "python/owned.h"
+#include "skeleton/compare.h"
+#include "skeleton/skeleton.h"
+
+namespace autojit {
+
+struct Table;
+
+// A Python object, since the compiled function has it too: each trace of that asks it
+// for the objects of the call. While it is in a table, it keeps the compiled function.
+struct Specialization {
+  PyObject_HEAD
+  // Owned: of the last call that was found by its hash, whose functions a trace runs.
+  Skeleton* skeleton;
+  // Owned: the function of the flat leaves; nullptr if it is in no table.
+  PyObject* compiled;
+  PyObject* warnings;    // owned dict: what tracing has warned of, see `_warnings.py`
+  Table* table;          // borrowed; nullptr if it is in none
+  Py_hash_t hash;        // of the skeleton
+  std::size_t bytes;     // what it keeps that is static
+  std::size_t programs;  // how often it was traced: each time JAX makes a program
+  std::uint64_t used;    // the number of its last use, of all uses of all tables
+  std::uint32_t in_flight;  // calls of it that began before one had returned
+  bool proven;              // a call of it has returned
+  // A result hands through what belongs to the functions or opaque objects of the call:
+  // those of another call can't stand for them, even if they are equal.
+  bool by_identity;
+
+  PyObject* object() { return reinterpret_cast<PyObject*>(this); }
+};
+
+extern PyTypeObject SpecializationType;
+
+inline Specialization* as_specialization(PyObject* object) {
+  return reinterpret_cast<Specialization*>(object);
+}
+
+// One for a skeleton and its hash, in no table yet; nothing with an exception set on
+// failure.
+Owned new_specialization(Skeleton* skeleton);
+
+// Whether it can serve a call of this skeleton, which is equal to its own.
+inline bool serves_identities(const Specialization* specialization,
+                              const Skeleton* call) {
+  return !specialization->by_identity ||
+         same_identities(specialization->skeleton, call);
+}
+
+}  // namespace autojit

@@ -1,0 +1,184 @@
+#include "dispatch/table.h"
+
+#include <algorithm>
+#include <new>
+#include <utility>
+#include <vector>
+
+#include "dispatch/limits.h"
+#include "dispatch/registry.h"
+#include "skeleton/compare.h"
+
+namespace autojit {
+
+std::uint64_t uses = 0;
+
+namespace {
+
+Table* as_table(PyObject* self) { return reinterpret_cast<Table*>(self); }
+
+int table_traverse(PyObject* self, visitproc visit, void* arg) {
+  Table* table = as_table(self);
+  if (table->by_hash != nullptr) {
+    for (auto [hash, specialization] : *table->by_hash) {
+      Py_VISIT(specialization);
+    }
+  }
+  Py_VISIT(table->options);
+  Py_VISIT(table->like);
+  return 0;
+}
+
+int table_clear(PyObject* self) {
+  clear(as_table(self));
+  return 0;
+}
+
+void table_dealloc(PyObject* self) {
+  PyObject_GC_UnTrack(self);
+  Table* table = as_table(self);
+  unfile(table);
+  tables().erase(table);
+  clear(table);
+  delete table->by_hash;
+  Py_XDECREF(table->options);
+  Py_XDECREF(table->like);
+  PyObject_GC_Del(self);
+}
+
+bool is_too_much(const Table& table) {
+  const Bounds& bounds = table.bounds;
+  return (bounds.size != 0 && table.by_hash->size() > bounds.size) ||
+         (bounds.bytes != 0 && table.bytes > bounds.bytes && table.by_hash->size() > 1);
+}
+
+}  // namespace
+
+PyTypeObject TableType = {
+    .ob_base = PyVarObject_HEAD_INIT(nullptr, 0).tp_name = "autojit._core.Table",
+    .tp_basicsize = sizeof(Table),
+    .tp_dealloc = table_dealloc,
+    .tp_flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_doc = "The specializations of one function.",
+    .tp_traverse = table_traverse,
+    .tp_clear = table_clear,
+};
+
+std::unordered_set<Table*>& tables() {
+  static auto* set = new std::unordered_set<Table*>();
+  return *set;
+}
+
+Owned new_table(PyObject* options, const Bounds& bounds) {
+  auto* table = PyObject_GC_New(Table, &TableType);
+  if (table == nullptr) {
+    return {};
+  }
+  table->by_hash =
+      new (std::nothrow) std::unordered_multimap<Py_hash_t, Specialization*>;
+  table->newest = nullptr;
+  table->removals = 0;
+  table->hits = table->misses = table->traces = 0;
+  table->bounds = bounds;
+  table->bytes = 0;
+  table->options = Py_NewRef(options);
+  table->key = nullptr;
+  table->like = nullptr;
+  table->parked = nullptr;
+  table->parked_later = table->parked_earlier = nullptr;
+  Owned owned = Owned::steal(table->object());
+  PyObject_GC_Track(owned.get());
+  if (table->by_hash == nullptr) {
+    throw std::bad_alloc();
+  }
+  tables().insert(table);
+  return owned;
+}
+
+bool find(Table* table, Skeleton* skeleton, Owned& found, bool& same_arrays) {
+  // Comparing may run Python, which may change the table: compare with what was there.
+  OwnedVector candidates;
+  auto [begin, end] = table->by_hash->equal_range(skeleton->hash);
+  for (auto it = begin; it != end; ++it) {
+    candidates.borrow(it->second->object());
+  }
+  for (PyObject* candidate : candidates) {
+    Specialization* one = as_specialization(candidate);
+    Owned theirs = Owned::borrow(one->skeleton->object());
+    int same = serves(as_skeleton(theirs.get()), skeleton);
+    if (same < 0) {
+      return false;
+    }
+    if (same == 0 || one->table != table || !serves_identities(one, skeleton)) {
+      continue;
+    }
+    same_arrays = same_omitted(as_skeleton(theirs.get())->program, skeleton->program);
+    use(one);
+    // What the functions held that were traced first, with what is known of these.
+    Owned not_needed = Owned::steal(std::exchange(
+        skeleton->closures, Py_XNewRef(as_skeleton(theirs.get())->closures)));
+    Owned old = Owned::steal(
+        std::exchange(one->skeleton, as_skeleton(Py_NewRef(skeleton->object())))
+            ->object());
+    found = Owned::borrow(candidate);
+    return true;
+  }
+  return true;
+}
+
+void insert(Table* table, Specialization* specialization, PyObject* compiled) {
+  table->by_hash->emplace(specialization->hash, specialization);
+  Py_INCREF(specialization);
+  specialization->compiled = Py_NewRef(compiled);
+  specialization->table = table;
+  table->bytes += specialization->bytes;
+  process_limits.programs += specialization->programs;
+  use(specialization);
+  while (is_too_much(*table)) {
+    auto oldest = std::min_element(
+        table->by_hash->begin(), table->by_hash->end(),
+        [](const auto& a, const auto& b) { return a.second->used < b.second->used; });
+    drop(oldest->second);
+  }
+}
+
+void settle(Specialization* specialization, bool worked) {
+  if (specialization->proven || specialization->table == nullptr) {
+    return;
+  }
+  specialization->proven = worked;
+  if (!worked && specialization->in_flight == 0) {
+    drop(specialization);
+  }
+}
+
+Owned take_out(Specialization* specialization) {
+  Table* table = std::exchange(specialization->table, nullptr);
+  ++table->removals;
+  if (table->newest == specialization) {
+    table->newest = nullptr;
+  }
+  table->bytes -= specialization->bytes;
+  process_limits.programs -= specialization->programs;
+  auto [begin, end] = table->by_hash->equal_range(specialization->hash);
+  table->by_hash->erase(std::find_if(begin, end, [specialization](const auto& filed) {
+    return filed.second == specialization;
+  }));
+  return Owned::steal(specialization->object());
+}
+
+void drop(Specialization* specialization) {
+  if (specialization->table != nullptr) {
+    Owned one = take_out(specialization);
+    Py_CLEAR(specialization->compiled);
+  }
+}
+
+void clear(Table* table) {
+  while (table->by_hash != nullptr && !table->by_hash->empty()) {
+    drop(table->by_hash->begin()->second);
+  }
+}
+
+}  // namespace autojit

@@ -1,0 +1,79 @@
+// What the core needs of Python, and names that it looks up often.
+#pragma once
+
+#include <utility>
+
+#include "python/owned.h"
+
+namespace autojit {
+
+// What the Python side hands over once, at import.
+struct Config {
+  PyObject* leaf_types = nullptr;  // tuple of classes: JAX's arrays
+  PyObject* is_leaf = nullptr;     // object -> whether JAX takes it for another value
+  PyObject* identity_types = nullptr;  // tuple of classes compared by identity
+  PyObject* ordinary_state = nullptr;  // frozenset of names, see `_reduce.py`
+  PyObject* reduce = nullptr;          // (object, value, may_lose) -> reduction or
+                                       // None
+  PyObject* set_state = nullptr;       // (object, state, list, dict, setter)
+  PyObject* arrays_differ = nullptr;   // (array, array) -> whether they do
+  PyObject* specialize = nullptr;      // (fun, in_tree, specialization, options)
+                                       // -> compiled
+  PyObject* say_where = nullptr;       // (error, skeleton, compiled, leaves)
+  PyObject* replay = nullptr;          // (warnings, leaves, seen)
+  PyObject* mark_seen = nullptr;       // (warnings, leaves, seen)
+  PyObject* lazy_types = nullptr;      // frozenset: iterators that run code when asked
+  PyObject* cache_info = nullptr;      // the class of `cache_info()`
+  PyObject* eager = nullptr;           // what a compiled function returns under
+                                       // `jax.disable_jit`
+  PyObject* copyreg_table = nullptr;   // copyreg.dispatch_table
+  PyObject* traceback_type = nullptr;  // what stands for an exception's traceback
+  PyObject* library_paths = nullptr;   // tuple of str: where installed code lies
+};
+extern Config config;
+
+// The members by the names that Python knows them by.
+inline constexpr std::pair<const char*, PyObject * Config::*> kConfig[] = {
+    {"leaf_types", &Config::leaf_types},
+    {"is_leaf", &Config::is_leaf},
+    {"identity_types", &Config::identity_types},
+    {"ordinary_state", &Config::ordinary_state},
+    {"reduce", &Config::reduce},
+    {"set_state", &Config::set_state},
+    {"arrays_differ", &Config::arrays_differ},
+    {"specialize", &Config::specialize},
+    {"say_where", &Config::say_where},
+    {"replay", &Config::replay},
+    {"mark_seen", &Config::mark_seen},
+    {"lazy_types", &Config::lazy_types},
+    {"cache_info", &Config::cache_info},
+    {"eager", &Config::eager},
+    {"copyreg_table", &Config::copyreg_table},
+    {"traceback_type", &Config::traceback_type},
+    {"library_paths", &Config::library_paths},
+};
+
+// Interned once, for as long as the process lives.
+struct Names {
+  PyObject* reduce_ex;
+  PyObject* reduce;
+  PyObject* getstate;
+  PyObject* setstate;
+  PyObject* getnewargs;
+  PyObject* getnewargs_ex;
+  PyObject* getattribute;
+  PyObject* dict;
+  PyObject* fields;
+  PyObject* dataclass_fields;
+  PyObject* attrs_fields;
+  PyObject* attr_name;
+  PyObject* del;
+  PyObject* module;
+  PyObject* qualname;
+  PyObject* name;
+};
+extern Names names;
+// False with an exception set on failure.
+bool init_names();
+
+}  // namespace autojit

@@ -1,0 +1,612 @@
+#include "objects/type_plan.h"
+
+#include <structmember.h>
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <unordered_map>
+
+#include "objects/config.h"
+#include "objects/reduction.h"
+#include "python/errors.h"
+#include "python/interpreter.h"
+#include "python/numpy.h"
+
+namespace autojit {
+
+PyTypeObject* hot_leaf_type = nullptr;
+PyTypeObject* partial_type = nullptr;
+PyTypeObject* default_dict_type = nullptr;
+bool (*is_function_dispatcher)(PyObject*) = nullptr;
+std::uint64_t copyreg_version = UINT64_MAX;
+
+namespace {
+
+PyTypeObject* finalize_type = nullptr;  // `weakref.finalize`
+
+struct Releaser {
+  void operator()(const TypePlan* plan) const { plan->release(); }
+};
+using NewPlan = std::unique_ptr<TypePlan, Releaser>;
+
+struct Entry {
+  NewPlan plan;
+  Owned weak_type;  // its callback drops this entry
+};
+
+// Guarded by the GIL, as all that follows.
+std::unordered_map<PyTypeObject*, Entry>& entries() {
+  static auto* map = new std::unordered_map<PyTypeObject*, Entry>();
+  return *map;
+}
+
+constexpr std::size_t kRecentTypes = 256;
+std::array<const TypePlan*, kRecentTypes> recent_plans{};
+
+const TypePlan*& recent_plan(PyTypeObject* type) {
+  auto bits = reinterpret_cast<std::uintptr_t>(type);
+  return recent_plans[((bits >> 4U) ^ (bits >> 12U)) % kRecentTypes];
+}
+
+// The deallocator of classes that a class statement made: a class with another one
+// keeps C data that we can't see.
+destructor class_statement_dealloc = nullptr;
+
+}  // namespace
+
+bool is_objects_own(PyTypeObject* type, PyObject* name) {
+  return python::type_lookup(type, name) ==
+         python::type_lookup(&PyBaseObject_Type, name);
+}
+
+bool made_by_class_statement(PyTypeObject* type) {
+  return (type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0 &&
+         type->tp_dealloc == class_statement_dealloc;
+}
+
+namespace {
+
+void forget_type(PyTypeObject* type) {
+  if (hot_leaf_type == type) {
+    hot_leaf_type = nullptr;
+  }
+  const TypePlan*& recent = recent_plan(type);
+  if (recent != nullptr && recent->type == type) {
+    recent = nullptr;
+  }
+  auto found = entries().find(type);
+  if (found != entries().end()) {
+    // The entry leaves the map before its destructor, which may run Python.
+    Entry entry = std::move(found->second);
+    entries().erase(found);
+  }
+}
+
+PyObject* on_type_death(PyObject* capsule, PyObject* /*weak_type*/) {
+  forget_type(static_cast<PyTypeObject*>(PyCapsule_GetPointer(capsule, nullptr)));
+  Py_RETURN_NONE;
+}
+PyMethodDef on_type_death_def = {"forget_type", on_type_death, METH_O, nullptr};
+
+bool add_entry(PyTypeObject* type, NewPlan plan) {
+  Entry entry{std::move(plan), Owned()};
+  if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0) {
+    entry.weak_type =
+        python::on_death(reinterpret_cast<PyObject*>(type), on_type_death_def);
+    if (!entry.weak_type) {
+      return false;
+    }
+  }
+  entries().insert_or_assign(type, std::move(entry));
+  return true;
+}
+
+// Whether `function` is one of the `__getstate__` / `__setstate__` that are known to
+// give and take the whole ordinary state. Runs Python if its name does, and may leave
+// an exception that is no refusal.
+bool is_known_ordinary(PyObject* function) {
+  if (!PyFunction_Check(function)) {
+    return false;
+  }
+  Owned module = Owned::steal(PyObject_GetAttr(function, names.module));
+  Owned qualname = Owned::steal(PyObject_GetAttr(function, names.qualname));
+  if (!module || !qualname) {
+    clear_refusal();
+    return false;
+  }
+  Owned full =
+      Owned::steal(PyUnicode_FromFormat("%S.%S", module.get(), qualname.get()));
+  int known = full ? PySet_Contains(config.ordinary_state, full.get()) : -1;
+  if (known < 0) {
+    clear_refusal();
+  }
+  return known > 0;
+}
+
+// No `__reduce__` and the like: the state of an instance is all there is.
+bool reduces_by_default(PyTypeObject* type) {
+  if (!is_objects_own(type, names.reduce_ex) || !is_objects_own(type, names.reduce) ||
+      python::type_lookup(type, names.getnewargs_ex) != nullptr) {
+    return false;
+  }
+  Owned getstate = Owned::borrow(python::type_lookup(type, names.getstate));
+  Owned setstate = Owned::borrow(python::type_lookup(type, names.setstate));
+  bool known = false;
+  if (!is_objects_own(type, names.getstate)) {
+    if (!is_known_ordinary(getstate.get())) {
+      return false;
+    }
+    known = true;
+  }
+  if (setstate && !(known && is_known_ordinary(setstate.get()))) {
+    return false;
+  }
+  if (PyErr_Occurred() != nullptr) {
+    return false;
+  }
+  int registered =
+      PyDict_Contains(config.copyreg_table, reinterpret_cast<PyObject*>(type));
+  // A class that can't be hashed is not registered.
+  return registered == 0 || (registered < 0 && clear_refusal());
+}
+
+bool has_dict(PyTypeObject* type) { return type->tp_dictoffset != 0; }
+
+// Whether a method is one of the class's own making, which knows what it does: a Python
+// function of other modules than those of the standard library and numpy.
+bool is_users_own(PyObject* method) {
+  if (method == nullptr || !PyFunction_Check(method)) {
+    return false;
+  }
+  PyObject* module = reinterpret_cast<PyFunctionObject*>(method)->func_module;
+  PyObject* library = PySys_GetObject("stdlib_module_names");  // borrowed
+  if (module == nullptr || !PyUnicode_CheckExact(module) || library == nullptr) {
+    return true;
+  }
+  Py_ssize_t size = PyUnicode_GET_LENGTH(module);
+  Py_ssize_t dot = PyUnicode_FindChar(module, '.', 0, size, 1);
+  Owned root = Owned::steal(PyUnicode_Substring(module, 0, dot < 0 ? size : dot));
+  int found = root ? PySet_Contains(library, root.get()) : -1;
+  PyErr_Clear();
+  return found != 1 &&
+         (!root || PyUnicode_CompareWithASCIIString(root.get(), "numpy") != 0);
+}
+
+// The same of the standard library or numpy, in Python.
+bool is_librarys(PyObject* method) {
+  return method != nullptr && PyFunction_Check(method) && !is_users_own(method);
+}
+
+bool may_lose(PyTypeObject* type) {
+  return made_by_class_statement(type) &&
+         !(is_objects_own(type, names.reduce_ex) &&
+           is_objects_own(type, names.reduce)) &&
+         !is_users_own(python::type_lookup(type, names.reduce_ex)) &&
+         !is_users_own(python::type_lookup(type, names.reduce));
+}
+
+bool is_slot(PyObject* attribute, PyTypeObject* type) {
+  if (!Py_IS_TYPE(attribute, &PyMemberDescr_Type)) {
+    return false;
+  }
+  auto* descriptor = reinterpret_cast<PyMemberDescrObject*>(attribute);
+  return descriptor->d_common.d_type == type &&
+         descriptor->d_member->type == T_OBJECT_EX;
+}
+
+// Whether there are slots of which the class that says how to reduce knows nothing.
+bool adds_slots(PyTypeObject* type) {
+  PyObject* mro = type->tp_mro;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(mro); ++i) {
+    auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(mro, i));
+    if ((base->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 ||
+        PyDict_GetItemWithError(base->tp_dict, names.reduce) != nullptr ||
+        PyDict_GetItemWithError(base->tp_dict, names.reduce_ex) != nullptr) {
+      return false;
+    }
+    Py_ssize_t position = 0;
+    PyObject* value = nullptr;
+    while (PyDict_Next(base->tp_dict, &position, nullptr, &value) != 0) {
+      if (is_slot(value, base)) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+// A subclass of tuple that `collections.namedtuple` made, or one of it that adds no
+// state and no other way to be copied.
+bool is_namedtuple(PyTypeObject* type) {
+  if (!made_by_class_statement(type) || has_dict(type) ||
+      type->tp_basicsize != PyTuple_Type.tp_basicsize || !reduces_by_default(type) ||
+      python::type_lookup(type, names.del) != nullptr) {
+    return false;
+  }
+  PyObject* mro = type->tp_mro;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(mro); ++i) {
+    auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(mro, i));
+    if ((base->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) {
+      return false;
+    }
+    if (PyDict_GetItemWithError(base->tp_dict, names.getnewargs) != nullptr) {
+      PyObject* fields = PyDict_GetItemWithError(base->tp_dict, names.fields);
+      return fields != nullptr && PyTuple_CheckExact(fields);
+    }
+  }
+  return false;
+}
+
+void find_slots(TypePlan& plan) {
+  std::vector<TypePlan::Slot>& slots = plan.slots;
+  PyObject* mro = plan.type->tp_mro;
+  for (Py_ssize_t i = PyTuple_GET_SIZE(mro); i-- > 0;) {
+    auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(mro, i));
+    if ((base->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) {
+      continue;
+    }
+    Py_ssize_t position = 0;
+    PyObject* name = nullptr;
+    PyObject* value = nullptr;
+    while (PyDict_Next(base->tp_dict, &position, &name, &value) != 0) {
+      if (is_slot(value, base)) {
+        slots.push_back(
+            {Owned::borrow(name),
+             reinterpret_cast<PyMemberDescrObject*>(value)->d_member->offset});
+      }
+    }
+  }
+  std::sort(slots.begin(), slots.end(),
+            [](const auto& a, const auto& b) { return a.offset < b.offset; });
+}
+
+// A proxy may answer for its own attributes what it likes. 1 if this object admits to
+// be itself, 0 if not, -1 with an exception set. Runs Python.
+int answers_for_itself(PyObject* object) {
+  Owned reduce = Owned::steal(PyObject_GetAttr(object, names.reduce_ex));
+  if (!reduce) {
+    return clear_refusal() ? 0 : -1;
+  }
+  return PyCFunction_Check(reduce.get()) && PyCFunction_GET_SELF(reduce.get()) == object
+             ? 1
+             : 0;
+}
+
+// Notes the names that a class itself, and not only a base of it, declares as those of
+// its attributes: it is a dataclass or of attrs. False with an exception set on
+// failure. May run Python.
+bool find_fields(TypePlan& plan) {
+  PyObject* dict = plan.type->tp_dict;
+  Owned declared = Owned::borrow(PyDict_GetItemWithError(dict, names.dataclass_fields));
+  bool is_dataclass = declared && PyDict_CheckExact(declared.get());
+  if (!is_dataclass && PyErr_Occurred() == nullptr) {
+    declared = Owned::borrow(PyDict_GetItemWithError(dict, names.attrs_fields));
+  }
+  if (!declared || !(is_dataclass || PyTuple_Check(declared.get()))) {
+    return PyErr_Occurred() == nullptr;
+  }
+  Owned fields = Owned::steal(PySequence_List(declared.get()));
+  for (Py_ssize_t i = 0; fields && i < PyList_GET_SIZE(fields.get()); ++i) {
+    PyObject* field = PyList_GET_ITEM(fields.get(), i);
+    Owned name = is_dataclass ? Owned::borrow(field)
+                              : Owned::steal(PyObject_GetAttr(field, names.attr_name));
+    if (!name || !PyUnicode_CheckExact(name.get())) {
+      return name || clear_refusal();
+    }
+    PyObject* interned = name.release();
+    PyUnicode_InternInPlace(&interned);
+    plan.fields.steal(interned);
+  }
+  return static_cast<bool>(fields);
+}
+
+// Whether the whole state of instances is what `__dict__` and `__slots__` hold, which
+// then are noted: 1 if so, 0 if not, -1 with an exception set. May run Python.
+int find_state(TypePlan& plan, PyObject* object) {
+  PyTypeObject* type = plan.type;
+  if (!made_by_class_statement(type) || type->tp_itemsize != 0) {
+    return 0;
+  }
+  for (PyTypeObject* base = type; base != &PyBaseObject_Type; base = base->tp_base) {
+    if ((base->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) {
+      return 0;
+    }
+  }
+  if (has_dict(type)) {
+    PyObject* dict = python::type_lookup(type, names.dict);
+    if (dict == nullptr || !Py_IS_TYPE(dict, &PyGetSetDescr_Type)) {
+      return 0;
+    }
+  }
+  if (!is_objects_own(type, names.getattribute)) {
+    int itself = answers_for_itself(object);
+    if (itself <= 0) {
+      return itself;
+    }
+  }
+  find_slots(plan);
+  Py_ssize_t expected = PyBaseObject_Type.tp_basicsize +
+                        static_cast<Py_ssize_t>(sizeof(PyObject*) * plan.slots.size());
+  expected += type->tp_dictoffset > 0 ? static_cast<Py_ssize_t>(sizeof(PyObject*)) : 0;
+  expected +=
+      type->tp_weaklistoffset > 0 ? static_cast<Py_ssize_t>(sizeof(PyObject*)) : 0;
+  if (expected != type->tp_basicsize) {
+    return 0;
+  }
+  plan.has_dict = has_dict(type);
+  return 1;
+}
+
+// Fills the plan of a class that is none of the known ones. False with an exception set
+// on failure. May run Python.
+bool plan_instance(TypePlan& plan, PyObject* object) {
+  PyTypeObject* type = plan.type;
+  int shows_state = find_state(plan, object);
+  if (shows_state < 0) {
+    return false;
+  }
+  plan.shows_state = shows_state != 0;
+  plan.owns =
+      made_by_class_statement(type) && python::type_lookup(type, names.del) != nullptr;
+  if (plan.shows_state && reduces_by_default(type) &&
+      python::type_lookup(type, names.getnewargs) == nullptr) {
+    plan.kind = Kind::Instance;
+    return !plan.has_dict || find_fields(plan);
+  }
+  plan.kind = Kind::Reduce;
+  plan.may_lose = may_lose(type);
+  plan.may_lose_slots = plan.may_lose && adds_slots(type);
+  plan.is_users = made_by_class_statement(type) &&
+                  !is_librarys(python::type_lookup(type, names.reduce_ex)) &&
+                  !is_librarys(python::type_lookup(type, names.reduce));
+  plan.may_omit = plan.is_users && plan.shows_state && !has_own_state(type);
+  return PyErr_Occurred() == nullptr;
+}
+
+struct BuiltinKind {
+  PyTypeObject* type;
+  Kind kind;
+};
+
+const std::vector<BuiltinKind>& builtin_kinds() {
+  static auto* kinds = new std::vector<BuiltinKind>{
+      {&PyLong_Type, Kind::Int},
+      {&PyFloat_Type, Kind::Float},
+      {&PyComplex_Type, Kind::Complex},
+      {&PyUnicode_Type, Kind::Str},
+      {&PyBytes_Type, Kind::Bytes},
+      {&PyBool_Type, Kind::Identity},
+      {Py_TYPE(Py_None), Kind::Identity},
+      {Py_TYPE(Py_Ellipsis), Kind::Identity},
+      {Py_TYPE(Py_NotImplemented), Kind::Identity},
+      // A bare object is there to be told from all others: it is a sentinel.
+      {&PyBaseObject_Type, Kind::Identity},
+      {&PyTuple_Type, Kind::Tuple},
+      {&PyList_Type, Kind::List},
+      {&PyDict_Type, Kind::Dict},
+      {&PySet_Type, Kind::Set},
+      {&PyFrozenSet_Type, Kind::FrozenSet},
+      {&PyRange_Type, Kind::Range},
+      {&PySlice_Type, Kind::Slice},
+      {&PyByteArray_Type, Kind::Bytearray},
+      {&PyMethod_Type, Kind::Method},
+      {&PyFunction_Type, Kind::Function},
+      {numpy::array_type(), Kind::NumpyArray},
+  };
+  return *kinds;
+}
+
+// False with an exception set on failure. May run Python.
+bool make_plan(TypePlan& plan, PyObject* object) {
+  PyTypeObject* type = plan.type;
+  auto* type_object = reinterpret_cast<PyObject*>(type);
+  for (const BuiltinKind& builtin : builtin_kinds()) {
+    if (builtin.type == type) {
+      plan.kind = builtin.kind;
+      return true;
+    }
+  }
+  int leaf = PyObject_IsSubclass(type_object, config.leaf_types);
+  if (leaf < 0) {
+    return false;
+  }
+  plan.is_leaf = leaf != 0;
+  if (!plan.is_leaf) {
+    Owned is_leaf = Owned::steal(PyObject_CallOneArg(config.is_leaf, object));
+    if (!is_leaf) {
+      return false;
+    }
+    plan.is_leaf = is_leaf.get() == Py_True;
+  }
+  if (PyType_IsSubtype(type, &PyType_Type) != 0 ||
+      PyType_IsSubtype(type, &PyModule_Type) != 0) {
+    plan.kind = Kind::Identity;
+    return true;
+  }
+  int identity = PyObject_IsSubclass(type_object, config.identity_types);
+  if (identity < 0) {
+    return false;
+  }
+  if (identity != 0) {
+    plan.kind = Kind::Identity;
+  } else if (type == partial_type) {
+    plan.kind = Kind::Partial;
+  } else if (type == default_dict_type) {
+    plan.kind = Kind::DefaultDict;
+  } else if (numpy::is_scalar_type(type)) {
+    plan.kind = Kind::NumpyScalar;
+  } else if (numpy::is_dtype_type(type)) {
+    plan.is_dtype = true;
+  } else if (PyType_IsSubtype(type, &PyTuple_Type) != 0 && is_namedtuple(type)) {
+    plan.kind = Kind::NamedTuple;
+  } else {
+    return plan_instance(plan, object);
+  }
+  return PyErr_Occurred() == nullptr;
+}
+
+// The names of fields are interned.
+bool same_plan(const TypePlan& a, const TypePlan& b) {
+  return a.kind == b.kind && a.is_leaf == b.is_leaf && a.has_dict == b.has_dict &&
+         a.shows_state == b.shows_state && a.owns == b.owns &&
+         std::equal(a.fields.begin(), a.fields.end(), b.fields.begin(),
+                    b.fields.end()) &&
+         a.may_lose == b.may_lose && a.may_lose_slots == b.may_lose_slots &&
+         a.may_omit == b.may_omit && a.is_users == b.is_users &&
+         std::equal(a.slots.begin(), a.slots.end(), b.slots.begin(), b.slots.end(),
+                    [](const TypePlan::Slot& x, const TypePlan::Slot& y) {
+                      return x.offset == y.offset;
+                    });
+}
+
+const TypePlan* make_or_renew(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+  Owned held = Owned::borrow(reinterpret_cast<PyObject*>(type));
+  NewPlan plan(new TypePlan);
+  plan->type = type;
+  (void)python::type_lookup(type, names.reduce);  // gives it a version
+  unsigned int version = python::type_version(type);
+  if (!make_plan(*plan, object)) {
+    return nullptr;
+  }
+  // 0 if it has changed meanwhile: then the plan is not current.
+  plan->version = python::type_version(type) == version ? version : 0;
+  const TypePlan* in_force = plan.get();
+  auto found = entries().find(type);  // only now: making a plan may make others
+  if (found == entries().end()) {
+    if (!add_entry(type, std::move(plan))) {
+      return nullptr;
+    }
+  } else if (same_plan(*plan, *found->second.plan)) {
+    // Still as it was: the skeletons that were made by it go on matching.
+    found->second.plan->version = plan->version;
+    in_force = found->second.plan.get();
+  } else {
+    found->second.plan = std::move(plan);
+  }
+  recent_plan(type) = in_force;
+  return in_force;
+}
+
+}  // namespace
+
+const TypePlan* find_plan(PyTypeObject* type) {
+  const TypePlan* recent = recent_plan(type);
+  if (recent != nullptr && recent->type == type) {
+    return recent;
+  }
+  auto found = entries().find(type);
+  if (found == entries().end()) {
+    return nullptr;
+  }
+  return recent_plan(type) = found->second.plan.get();
+}
+
+namespace {
+
+// Whether a plan just made holds. CPython has not a version for each class.
+bool is_settled(const TypePlan& plan) {
+  (void)python::type_lookup(plan.type, names.reduce);
+  return is_current(plan) || python::type_version(plan.type) == 0;
+}
+
+}  // namespace
+
+const TypePlan* plan_for(PyObject* object) {
+  if (plans_are_stale()) {
+    copyreg_version = python::watched_version(config.copyreg_table);
+    for (auto& [type, entry] : entries()) {
+      entry.plan->version = 0;
+    }
+  }
+  // To make a plan may run Python, which may change the class or give it another.
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    PyTypeObject* type = Py_TYPE(object);
+    const TypePlan* plan = find_plan(type);
+    if (plan == nullptr || !is_current(*plan)) {
+      plan = make_or_renew(object);
+    }
+    if (plan == nullptr || (Py_TYPE(object) == type && is_settled(*plan))) {
+      return plan;
+    }
+  }
+  PyErr_Format(PyExc_RuntimeError,
+               "the class of an object, %s, changes whenever it is looked at",
+               Py_TYPE(object)->tp_name);
+  return nullptr;
+}
+
+bool is_finalize_among(PyWeakReference* reference) {
+  for (; reference != nullptr; reference = reference->wr_next) {
+    if (reference->wr_callback != nullptr &&
+        PyObject_TypeCheck(reference->wr_callback, finalize_type) != 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+bool is_stateless(const TypePlan& plan, PyObject* object) {
+  PyObject* dict = nullptr;
+  if (plan.has_dict && (!python::get_instance_dict(object, dict) ||
+                        (dict != nullptr && PyDict_GET_SIZE(dict) != 0))) {
+    return false;
+  }
+  return std::all_of(
+      plan.slots.begin(), plan.slots.end(),
+      [object](const TypePlan::Slot& slot) { return slot.value(object) == nullptr; });
+}
+
+bool is_leaf_type_slow(PyTypeObject* type) {
+  const TypePlan* plan = find_plan(type);
+  if (plan == nullptr || !plan->is_leaf) {
+    return false;
+  }
+  hot_leaf_type = type;
+  return true;
+}
+
+PyObject* new_instance(PyTypeObject* type, bool has_state) {
+  static PyObject* const no_args = PyTuple_New(0);
+  if (!has_state && type->tp_new != PyBaseObject_Type.tp_new) {
+    Owned made = Owned::steal(type->tp_new(type, no_args, nullptr));
+    if (made && Py_TYPE(made.get()) == type) {
+      return made.release();
+    }
+    if (!made && !clear_refusal()) {
+      return nullptr;
+    }
+  }
+  return PyBaseObject_Type.tp_new(type, no_args, nullptr);
+}
+
+namespace {
+
+// A class of a module: a new reference, or nullptr with an exception set.
+PyTypeObject* import_type(const char* module_name, const char* name) {
+  Owned module = Owned::steal(PyImport_ImportModule(module_name));
+  return reinterpret_cast<PyTypeObject*>(
+      module ? PyObject_GetAttrString(module.get(), name) : nullptr);
+}
+
+}  // namespace
+
+bool init_type_plans() {
+  partial_type = import_type("functools", "partial");
+  default_dict_type =
+      partial_type != nullptr ? import_type("collections", "defaultdict") : nullptr;
+  finalize_type =
+      default_dict_type != nullptr ? import_type("weakref", "finalize") : nullptr;
+  // A class that a class statement made.
+  PyTypeObject* enum_type =
+      finalize_type != nullptr ? import_type("enum", "Enum") : nullptr;
+  if (enum_type == nullptr) {
+    return false;
+  }
+  class_statement_dealloc = enum_type->tp_dealloc;
+  Py_DECREF(enum_type);
+  return true;
+}
+
+}  // namespace autojit

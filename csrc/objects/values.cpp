@@ -1,0 +1,92 @@
+#include "objects/values.h"
+
+#include <bit>
+#include <cstring>
+
+#include "python/hashing.h"
+#include "python/numpy.h"
+
+namespace autojit {
+
+namespace {
+
+bool same_bits(double a, double b) {
+  return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b);
+}
+
+bool same_builtin(PyObject* ours, PyObject* other) {
+  auto* a = reinterpret_cast<PyCFunctionObject*>(ours);
+  auto* b = reinterpret_cast<PyCFunctionObject*>(other);
+  return a->m_ml == b->m_ml && a->m_self == b->m_self;
+}
+
+}  // namespace
+
+bool same_value(Kind kind, PyObject* ours, PyObject* other) {
+  if (ours == other) {
+    return true;
+  }
+  if (Py_TYPE(ours) != Py_TYPE(other)) {
+    return false;
+  }
+  switch (kind) {
+    case Kind::Int:
+      return PyObject_RichCompareBool(ours, other, Py_EQ) == 1;
+    case Kind::Float:
+      return same_bits(PyFloat_AS_DOUBLE(ours), PyFloat_AS_DOUBLE(other));
+    case Kind::Complex: {
+      const Py_complex& a = reinterpret_cast<PyComplexObject*>(ours)->cval;
+      const Py_complex& b = reinterpret_cast<PyComplexObject*>(other)->cval;
+      return same_bits(a.real, b.real) && same_bits(a.imag, b.imag);
+    }
+    case Kind::Str:
+      return PyUnicode_GET_LENGTH(ours) == PyUnicode_GET_LENGTH(other) &&
+             PyUnicode_KIND(ours) == PyUnicode_KIND(other) &&
+             std::memcmp(PyUnicode_DATA(ours), PyUnicode_DATA(other),
+                         static_cast<std::size_t>(PyUnicode_GET_LENGTH(ours)) *
+                             PyUnicode_KIND(ours)) == 0;
+    case Kind::Bytes:
+      return PyBytes_GET_SIZE(ours) == PyBytes_GET_SIZE(other) &&
+             std::memcmp(PyBytes_AS_STRING(ours), PyBytes_AS_STRING(other),
+                         static_cast<std::size_t>(PyBytes_GET_SIZE(ours))) == 0;
+    case Kind::NumpyScalar: {
+      numpy::Bytes a = numpy::scalar_bytes(ours);
+      numpy::Bytes b = numpy::scalar_bytes(other);
+      return std::memcmp(a.data, b.data, a.size) == 0;
+    }
+    case Kind::Identity:
+      // A builtin method is made anew each time it is looked up.
+      return PyCFunction_Check(ours) && PyCFunction_Check(other) &&
+             same_builtin(ours, other);
+    default:
+      return false;
+  }
+}
+
+std::uint64_t hash_value(Kind kind, PyObject* object) {
+  switch (kind) {
+    case Kind::Float: {
+      double value = PyFloat_AS_DOUBLE(object);
+      return hash_bytes(reinterpret_cast<const char*>(&value), sizeof value);
+    }
+    case Kind::Complex: {
+      const Py_complex& value = reinterpret_cast<PyComplexObject*>(object)->cval;
+      return hash_bytes(reinterpret_cast<const char*>(&value), sizeof value);
+    }
+    case Kind::NumpyScalar: {
+      numpy::Bytes bytes = numpy::scalar_bytes(object);
+      return mix(hash_address(Py_TYPE(object)), hash_bytes(bytes.data, bytes.size));
+    }
+    case Kind::Identity: {
+      if (!PyCFunction_Check(object)) {
+        return hash_address(object);
+      }
+      auto* builtin = reinterpret_cast<PyCFunctionObject*>(object);
+      return mix(hash_address(builtin->m_ml), hash_address(builtin->m_self));
+    }
+    default:  // exact int, str, bytes: can't fail, runs no Python
+      return static_cast<std::uint64_t>(PyObject_Hash(object));
+  }
+}
+
+}  // namespace autojit

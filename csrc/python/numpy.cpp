@@ -1,0 +1,223 @@
+#include "python/numpy.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "python/hashing.h"
+
+#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+#include <numpy/arrayobject.h>
+#include <numpy/arrayscalars.h>
+
+namespace autojit::numpy {
+
+namespace {
+
+struct ScalarLayout {
+  PyTypeObject* type;
+  Py_ssize_t offset;
+  std::size_t size;
+};
+std::vector<ScalarLayout>& scalar_layouts() {
+  static auto* layouts = new std::vector<ScalarLayout>();
+  return *layouts;
+}
+const ScalarLayout* scalar_layout(PyTypeObject* type) {
+  for (const ScalarLayout& layout : scalar_layouts()) {
+    if (layout.type == type) {
+      return &layout;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Bytes scalar_bytes(PyObject* scalar) {
+  const ScalarLayout* layout = scalar_layout(Py_TYPE(scalar));
+  return {reinterpret_cast<const char*>(scalar) + layout->offset, layout->size};
+}
+
+PyTypeObject* array_type() { return &PyArray_Type; }
+
+bool is_scalar_type(PyTypeObject* type) { return scalar_layout(type) != nullptr; }
+
+bool is_dtype_type(PyTypeObject* type) {
+  return PyType_IsSubtype(type, &PyArrayDescr_Type) != 0;
+}
+
+std::size_t size_in_bytes(PyObject* object) {
+  return PyArray_Check(object) ? static_cast<std::size_t>(PyArray_NBYTES(
+                                     reinterpret_cast<PyArrayObject*>(object)))
+                               : 0;
+}
+
+bool is_plain(PyObject* array) {
+  PyArray_Descr* dtype = PyArray_DESCR(reinterpret_cast<PyArrayObject*>(array));
+  constexpr npy_uint64 kNotPlain =
+      NPY_ITEM_REFCOUNT | NPY_ITEM_IS_POINTER | NPY_LIST_PICKLE;
+  return (PyDataType_FLAGS(dtype) & kNotPlain) == 0;
+}
+
+PyObject* dtype_singleton(PyObject* object) {
+  auto* dtype = reinterpret_cast<PyArray_Descr*>(object);
+  int number = dtype->type_num;
+  if (number < 0 || number >= NPY_NTYPES_LEGACY || PyTypeNum_ISFLEXIBLE(number) ||
+      PyTypeNum_ISDATETIME(number) || !PyArray_ISNBO(dtype->byteorder) ||
+      PyDataType_METADATA(dtype) != nullptr) {
+    return nullptr;
+  }
+  PyArray_Descr* singleton = PyArray_DescrFromType(number);
+  if (singleton == nullptr) {
+    PyErr_Clear();
+    return nullptr;
+  }
+  Py_DECREF(singleton);  // numpy keeps its own for ever
+  return Py_TYPE(singleton) == Py_TYPE(dtype) ? reinterpret_cast<PyObject*>(singleton)
+                                              : nullptr;
+}
+
+namespace {
+
+bool is_fortran(PyArrayObject* array) {
+  return PyArray_IS_F_CONTIGUOUS(array) && !PyArray_IS_C_CONTIGUOUS(array);
+}
+
+bool has_fields(PyArrayObject* array) {
+  return PyDataType_HASFIELDS(PyArray_DESCR(array));
+}
+
+bool same_shape(PyArrayObject* a, PyArrayObject* b) {
+  return PyArray_NDIM(a) == PyArray_NDIM(b) &&
+         std::equal(PyArray_DIMS(a), PyArray_DIMS(a) + PyArray_NDIM(a),
+                    PyArray_DIMS(b));
+}
+
+bool same_data(PyArrayObject* a, PyArrayObject* b) {
+  return std::memcmp(PyArray_BYTES(a), PyArray_BYTES(b),
+                     static_cast<std::size_t>(PyArray_NBYTES(a))) == 0;
+}
+
+}  // namespace
+
+PyObject* copy_of(PyObject* object) {
+  auto* array = reinterpret_cast<PyArrayObject*>(object);
+  if (!has_fields(array)) {
+    return PyArray_NewCopy(array, is_fortran(array) ? NPY_FORTRANORDER : NPY_CORDER);
+  }
+  // numpy copies fields and leaves the gaps between them as they are: make them zero.
+  PyArray_Descr* dtype = PyArray_DESCR(array);
+  Py_INCREF(dtype);
+  Owned copy = Owned::steal(PyArray_Zeros(PyArray_NDIM(array), PyArray_DIMS(array),
+                                          dtype, is_fortran(array) ? 1 : 0));
+  if (!copy ||
+      PyArray_CopyInto(reinterpret_cast<PyArrayObject*>(copy.get()), array) < 0) {
+    return nullptr;
+  }
+  return copy.release();
+}
+
+int same(PyObject* ours, PyObject* other) {
+  auto* a = reinterpret_cast<PyArrayObject*>(ours);
+  auto* b = reinterpret_cast<PyArrayObject*>(other);
+  if (Py_TYPE(ours) != Py_TYPE(other) || !same_shape(a, b) ||
+      is_fortran(a) != is_fortran(b)) {
+    return 0;
+  }
+  if (PyArray_DESCR(a) != PyArray_DESCR(b) || has_fields(b) ||
+      !(PyArray_IS_C_CONTIGUOUS(b) || PyArray_IS_F_CONTIGUOUS(b))) {
+    return -1;
+  }
+  return same_data(a, b) ? 1 : 0;
+}
+
+int same_slowly(PyObject* ours, PyObject* other) {
+  auto* a = reinterpret_cast<PyArrayObject*>(ours);
+  if (!is_plain(other)) {
+    return 0;
+  }
+  Owned copy = Owned::steal(copy_of(other));
+  if (!copy) {
+    return -1;
+  }
+  auto* b = reinterpret_cast<PyArrayObject*>(copy.get());
+  if (!same_shape(a, b) || is_fortran(a) != is_fortran(b) ||
+      PyArray_NBYTES(a) != PyArray_NBYTES(b)) {
+    return 0;
+  }
+  // `==` of two dtypes forgets titles, alignment and metadata; their repr the last, and
+  // which of C's types of one size it is.
+  if (PyArray_DESCR(a)->type_num != PyArray_DESCR(b)->type_num) {
+    return 0;
+  }
+  if (PyArray_DESCR(a) != PyArray_DESCR(b)) {
+    PyObject* ours_meta = PyDataType_METADATA(PyArray_DESCR(a));
+    PyObject* other_meta = PyDataType_METADATA(PyArray_DESCR(b));
+    if (ours_meta != other_meta) {
+      int same = ours_meta == nullptr || other_meta == nullptr
+                     ? 0
+                     : PyObject_RichCompareBool(ours_meta, other_meta, Py_EQ);
+      if (same != 1) {
+        return same;
+      }
+    }
+    Owned dtype_a =
+        Owned::steal(PyObject_Repr(reinterpret_cast<PyObject*>(PyArray_DESCR(a))));
+    Owned dtype_b = Owned::steal(
+        !dtype_a ? nullptr
+                 : PyObject_Repr(reinterpret_cast<PyObject*>(PyArray_DESCR(b))));
+    if (!dtype_a || !dtype_b) {
+      return -1;
+    }
+    if (PyUnicode_Compare(dtype_a.get(), dtype_b.get()) != 0) {
+      return PyErr_Occurred() != nullptr ? -1 : 0;
+    }
+  }
+  return same_data(a, b) ? 1 : 0;
+}
+
+std::uint64_t hash(PyObject* object) {
+  auto* array = reinterpret_cast<PyArrayObject*>(object);
+  const auto* shape = reinterpret_cast<const char*>(PyArray_DIMS(array));
+  auto mixed = reinterpret_cast<std::uintptr_t>(Py_TYPE(PyArray_DESCR(array)));
+  mixed ^= hash_bytes(shape,
+                      sizeof(npy_intp) * static_cast<std::size_t>(PyArray_NDIM(array)));
+  return mixed ^ hash_bytes(PyArray_BYTES(array),
+                            static_cast<std::size_t>(PyArray_NBYTES(array))) *
+                     3U;
+}
+
+namespace {
+
+template <typename Scalar>
+void add_scalar(PyTypeObject& type) {
+  scalar_layouts().push_back(
+      {&type, offsetof(Scalar, obval), sizeof(std::declval<Scalar>().obval)});
+}
+
+}  // namespace
+
+bool init() {
+  import_array1(false);
+  add_scalar<PyBoolScalarObject>(PyBoolArrType_Type);
+  add_scalar<PyByteScalarObject>(PyByteArrType_Type);
+  add_scalar<PyUByteScalarObject>(PyUByteArrType_Type);
+  add_scalar<PyShortScalarObject>(PyShortArrType_Type);
+  add_scalar<PyUShortScalarObject>(PyUShortArrType_Type);
+  add_scalar<PyIntScalarObject>(PyIntArrType_Type);
+  add_scalar<PyUIntScalarObject>(PyUIntArrType_Type);
+  add_scalar<PyLongScalarObject>(PyLongArrType_Type);
+  add_scalar<PyULongScalarObject>(PyULongArrType_Type);
+  add_scalar<PyLongLongScalarObject>(PyLongLongArrType_Type);
+  add_scalar<PyULongLongScalarObject>(PyULongLongArrType_Type);
+  add_scalar<PyHalfScalarObject>(PyHalfArrType_Type);
+  add_scalar<PyFloatScalarObject>(PyFloatArrType_Type);
+  add_scalar<PyDoubleScalarObject>(PyDoubleArrType_Type);
+  add_scalar<PyCFloatScalarObject>(PyCFloatArrType_Type);
+  add_scalar<PyCDoubleScalarObject>(PyCDoubleArrType_Type);
+  return true;
+}
+
+}  // namespace autojit::numpy

@@ -1,0 +1,382 @@
+#include "skeleton/describe.h"
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "objects/reduction.h"
+#include "objects/type_plan.h"
+#include "python/errors.h"
+#include "python/recursion.h"
+
+namespace autojit {
+
+namespace {
+
+// Text of `object`, or of what went wrong: messages must not fail because of a repr. An
+// exception that is no refusal stays set.
+std::string text_of(PyObject* object, PyObject* (*how)(PyObject*)) {
+  Owned text = Owned::steal(how(object));
+  const char* utf8 = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
+  if (utf8 == nullptr) {
+    clear_refusal();
+    return std::string("<") + Py_TYPE(object)->tp_name + ">";
+  }
+  return utf8;
+}
+
+std::string class_name(const PyTypeObject* type) {
+  const char* dot = std::strrchr(type->tp_name, '.');
+  return dot != nullptr ? dot + 1 : type->tp_name;
+}
+
+// A str, unless a repr has raised what is no refusal.
+Owned as_str(const std::string& text) {
+  return PyErr_Occurred() != nullptr
+             ? Owned()
+             : Owned::steal(PyUnicode_FromStringAndSize(
+                   text.data(), static_cast<Py_ssize_t>(text.size())));
+}
+
+// --- the path to a node ---
+
+std::string index_text(std::size_t index) { return "[" + std::to_string(index) + "]"; }
+
+std::string key_text(const Node& key) {
+  return is_value(key.kind) ? text_of(key.object, PyObject_Repr) : "...";
+}
+
+std::string attribute(const Node& key) {
+  return key.kind == Kind::Str ? std::string(".") + text_of(key.object, PyObject_Str)
+                               : std::string(".__dict__[") + key_text(key) + "]";
+}
+
+// A node on the way, and which of its parts the way goes on with.
+struct Way {
+  std::size_t node;
+  std::size_t part;
+  std::size_t key;  // the last key node, if the parts are pairs
+};
+
+// The number of the part of a reduction that is there as number `part`.
+std::uint32_t reduce_part(const Node& node, std::size_t part) {
+  std::uint32_t number = 0;
+  while (!has_part(node.size, number) || part-- != 0) {
+    ++number;
+  }
+  return number;
+}
+
+// The name of a namedtuple's field, or its number.
+std::string field(const Node& node, std::size_t part) {
+  Owned fields = Owned::steal(PyObject_GetAttrString(node.object, "_fields"));
+  auto place = static_cast<Py_ssize_t>(part);
+  if (fields && PyTuple_CheckExact(fields.get()) &&
+      place < PyTuple_GET_SIZE(fields.get())) {
+    return "." + text_of(PyTuple_GET_ITEM(fields.get(), place), PyObject_Str);
+  }
+  PyErr_Clear();
+  return index_text(part);
+}
+
+std::string argument(const Node& call, std::size_t part) {
+  if (call.extra != 0 && part-- == 0) {
+    return "fun";
+  }
+  if (part < call.size) {
+    return "args" + index_text(part);
+  }
+  PyObject* name =
+      PyTuple_GET_ITEM(call.object, static_cast<Py_ssize_t>(part - call.size));
+  return "kwargs[" + text_of(name, PyObject_Repr) + "]";
+}
+
+// What a reader writes for one step of the way. `is_state`: the node is the state of a
+// reduction, so that its keys are attributes.
+std::string step_text(const Program& program, const Way& way, bool is_state) {
+  const Node& node = program.nodes[way.node];
+  const KindRow& row = row_of(node.kind);
+  std::size_t named = named_parts(row);
+  if (way.part < named) {
+    return row.names[way.part];
+  }
+  std::size_t part = way.part - named;
+  switch (row.step) {
+    case Step::None:
+      break;
+    case Step::Index:
+      return index_text(part);
+    case Step::Element:
+      return ".elements" + index_text(part);
+    case Step::Field:
+      return field(node, part);
+    case Step::Key:
+      if (part % 2 == 0) {
+        return ".keys()" + index_text(part / 2);
+      }
+      return is_state ? attribute(program.nodes[way.key])
+                      : std::string("[") + key_text(program.nodes[way.key]) + "]";
+    case Step::Attribute: {
+      std::size_t pairs = std::size_t{2} * node.size;
+      if (part >= pairs) {
+        return "." + text_of(node.plan->slots[part - pairs].name.get(), PyObject_Str);
+      }
+      return part % 2 == 0 ? std::string(".__dict__.keys()") + index_text(part / 2)
+                           : attribute(program.nodes[way.key]);
+    }
+    case Step::Reduction: {
+      std::uint32_t number = reduce_part(node, part);
+      return number <= kArgs || number == kStateSetter
+                 ? std::string(".__reduce_ex__()") + index_text(number)
+                 : "";
+    }
+    case Step::Argument:
+      return argument(node, part);
+  }
+  return index_text(part);
+}
+
+// The way from the root to node `index`.
+std::vector<Way> way_to(const Program& program, std::size_t index) {
+  std::vector<Way> ways;
+  for (std::size_t i = 0; i < index; ++i) {
+    const Node& node = program.nodes[i];
+    if (node.kind == Kind::Extent) {
+      continue;
+    }
+    if (!ways.empty()) {
+      Way& last = ways.back();
+      std::size_t named = named_parts(row_of(program.nodes[last.node].kind));
+      last.key = (last.part + named) % 2 == 0 ? i : last.key;
+    }
+    if (parts_of(program, node) != 0) {
+      ways.push_back({i, 0, i});
+      continue;
+    }
+    while (!ways.empty() &&
+           ++ways.back().part == parts_of(program, program.nodes[ways.back().node])) {
+      ways.pop_back();
+    }
+  }
+  return ways;
+}
+
+std::size_t node_of_leaf(const Program& program, std::uint32_t leaf) {
+  std::size_t index = 0;
+  for (; program.nodes[index].kind != Kind::Leaf || leaf != 0; ++index) {
+    leaf -= program.nodes[index].kind == Kind::Leaf ? 1U : 0U;
+  }
+  return index;
+}
+
+// --- the repr ---
+
+class Describer {
+ public:
+  explicit Describer(const Program& program) : program_(program) {}
+
+  // False with an exception set on failure, as all that follows.
+  bool part();
+  std::string text;
+
+ private:
+  bool node(const Node& node);
+  bool parts(std::size_t count, bool are_pairs);
+  bool labelled(const std::string& label);
+  bool instance(const Node& node);
+  bool reduce(const Node& node);
+  bool call(const Node& node);
+  void comma() {
+    text += comma_;
+    comma_ = ", ";
+  }
+  // Begins a list of parts, and gives what to go on with after it.
+  const char* begin() { return std::exchange(comma_, ""); }
+
+  const Program& program_;
+  std::size_t pc_ = 0;
+  const char* comma_ = "";
+  python::Signals signals_;
+};
+
+bool Describer::part() {
+  const python::Level level;
+  if (!level.entered() || !signals_.look()) {
+    return false;
+  }
+  const Node& node = program_.nodes[pc_++];
+  if (has_slot(node) && node.extra != 0) {
+    text += std::string("#") + std::to_string(node.extra) + "=";
+  }
+  pc_ += has_extent(node) ? 1U : 0U;
+  const char* after = begin();
+  bool done = this->node(node);
+  comma_ = after;
+  // A repr may have raised what is no refusal: nothing is to run after that.
+  return done && PyErr_Occurred() == nullptr;
+}
+
+bool Describer::parts(std::size_t count, bool are_pairs) {
+  for (std::size_t i = 0; i < count; ++i) {
+    if (are_pairs && i % 2 == 1) {
+      text += ": ";
+    } else {
+      comma();
+    }
+    if (!part()) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool Describer::labelled(const std::string& label) {
+  comma();
+  text += label + "=";
+  return part();
+}
+
+bool Describer::instance(const Node& node) {
+  text += class_name(node.plan->type) + "(";
+  for (std::uint32_t i = 0; i < node.size; ++i) {
+    const Node& key = program_.nodes[pc_];
+    if (key.kind == Kind::Str) {
+      ++pc_;
+      if (!labelled(text_of(key.object, PyObject_Str))) {
+        return false;
+      }
+      continue;
+    }
+    comma();
+    if (!part()) {
+      return false;
+    }
+    text += "=";
+    if (!part()) {
+      return false;
+    }
+  }
+  for (const TypePlan::Slot& slot : node.plan->slots) {
+    if (program_.nodes[pc_].kind == Kind::Unset) {
+      ++pc_;
+    } else if (!labelled(text_of(slot.name.get(), PyObject_Str))) {
+      return false;
+    }
+  }
+  text += ")";
+  return true;
+}
+
+bool Describer::reduce(const Node& node) {
+  static const char* const kLabels[] = {"state", "items", "pairs", "setter"};
+  text += std::string("<") + class_name(reinterpret_cast<PyTypeObject*>(node.object)) +
+          ": ";
+  if (!part()) {
+    return false;
+  }
+  text += " of ";
+  if (!part()) {
+    return false;
+  }
+  comma_ = ", ";
+  for (std::uint32_t number = kState; number < kReduceParts; ++number) {
+    if (has_part(node.size, number) && !labelled(kLabels[number - kState])) {
+      return false;
+    }
+  }
+  text += ">";
+  return true;
+}
+
+bool Describer::call(const Node& node) {
+  if (node.extra != 0 && !part()) {
+    return false;
+  }
+  text += "(";
+  if (!parts(node.size, false)) {
+    return false;
+  }
+  for (std::size_t i = 0; i < program_.keyword_places.size(); ++i) {
+    PyObject* name = PyTuple_GET_ITEM(node.object, static_cast<Py_ssize_t>(i));
+    if (!labelled(text_of(name, PyObject_Str))) {
+      return false;
+    }
+  }
+  text += ")";
+  return true;
+}
+
+bool Describer::node(const Node& node) {
+  const KindRow& row = row_of(node.kind);
+  if (row.open != nullptr) {
+    if (node.kind == Kind::Set && node.size == 0) {
+      text += "set()";
+      return true;
+    }
+    if (row.payload == Payload::Class) {
+      text += class_name(reinterpret_cast<PyTypeObject*>(node.object));
+    }
+    text += row.open;
+    std::size_t named = named_parts(row);
+    if (!parts(named, false) ||
+        !parts(parts_of(program_, node) - named, row.size == Size::Pairs)) {
+      return false;
+    }
+    text += node.kind == Kind::Tuple && node.size == 1 ? ",)" : row.close;
+    return true;
+  }
+  switch (node.kind) {
+    case Kind::Leaf:
+    case Kind::Forward:
+      text += "*";
+      return true;
+    case Kind::Ref:
+      text += std::string("#") + std::to_string(node.size);
+      return true;
+    case Kind::Unset:
+      text += "unset";
+      return true;
+    case Kind::Bytearray:
+      text += std::string("bytearray(") + text_of(node.object, PyObject_Repr) + ")";
+      return true;
+    case Kind::Instance:
+      return instance(node);
+    case Kind::Reduce:
+      return reduce(node);
+    case Kind::Call:
+      return call(node);
+    default:
+      text += text_of(node.object, PyObject_Repr);
+      return true;
+  }
+}
+
+}  // namespace
+
+Owned path(const Program& program, const char* root, std::size_t index) {
+  std::vector<Way> ways = way_to(program, index);
+  constexpr std::size_t kFirst = 16;
+  constexpr std::size_t kLast = 4;
+  std::string text = root;
+  // Until a repr has raised what is no refusal.
+  for (std::size_t i = 0; i < ways.size() && PyErr_Occurred() == nullptr; ++i) {
+    if (i == kFirst && ways.size() > kFirst + kLast) {
+      text += " ... ";
+      i = ways.size() - kLast;
+    }
+    bool is_state = i > 0 && program.nodes[ways[i - 1].node].kind == Kind::Reduce;
+    text += step_text(program, ways[i], is_state);
+  }
+  return as_str(text);
+}
+
+Owned leaf_path(const Program& program, const char* root, std::uint32_t leaf) {
+  return path(program, root, node_of_leaf(program, leaf));
+}
+
+Owned describe(const Program& program) {
+  Describer describer(program);
+  return describer.part() ? as_str("Skeleton(" + describer.text + ")") : Owned();
+}
+
+}  // namespace autojit

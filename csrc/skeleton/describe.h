@@ -1,0 +1,22 @@
+// skeleton -> text
+//
+// Each gives a new str, or nothing with an exception set on failure. Run Python only
+// for the repr of values and opaque objects.
+#pragma once
+
+#include "python/owned.h"
+#include "skeleton/program.h"
+
+namespace autojit {
+
+// The repr of a skeleton.
+Owned describe(const Program& program);
+
+// How a reader would write the way from the root to node `index`, like
+// `args[1].config['act']`; "" for the root of a call. `index` may be the end of an
+// unfinished program.
+Owned path(const Program& program, const char* root, std::size_t index);
+// The path to leaf `leaf`, which must be one.
+Owned leaf_path(const Program& program, const char* root, std::uint32_t leaf);
+
+}  // namespace autojit

@@ -1,0 +1,28 @@
+// skeleton x objects -> leaves, or no
+#pragma once
+
+#include "python/owned.h"
+#include "skeleton/call_view.h"
+#include "skeleton/program.h"
+#include "skeleton/skeleton.h"
+
+namespace autojit {
+
+enum class Match { No, Yes, Error };
+
+// Whether flattening `call` would give `program`. The `program.leaves` places of
+// `leaves` then hold owned references, or nullptr unless the answer is Yes. No for
+// functions that are equal and not the same: a skeleton has those it was made with.
+// `opaque` gets the opaque objects that are equal and not the same, and their nodes.
+// May run Python: the caller must hold the program's owner.
+Match match_call(const Program& program, CallView& call, PyObject** leaves,
+                 NodeObjects& opaque);
+
+// Whether the functions of a call hold and read what `closures` says. A No may be
+// wrong: sets in another order and the like are not looked into. A function that is in
+// both may have changed, unless `strictly`. `handed_through` are the objects that this
+// call hands through whole. May run Python: the caller must hold both owners.
+Match match_closures(const Program& closures, const Program& call,
+                     const OwnedVector& handed_through, bool strictly);
+
+}  // namespace autojit
