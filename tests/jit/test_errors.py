@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from graphs import equal_leaves, identical_leaves, same_graph
+from harmless import assert_works, attempt, counted
 from kinds import (
     Data,
     HostileError,
@@ -29,39 +30,6 @@ from kinds import (
 import autojit
 
 DEEP = 100_000
-
-
-def counted():
-    """Return a dispatcher that returns what it gets, and the list of its traces."""
-    traces = []
-
-    @autojit.jit
-    def f(x, *objects):
-        traces.append(objects)
-        return x + 1, list(objects)
-
-    return f, traces
-
-
-def attempt(call, *args):
-    """Return the result of a call and None, or None and the clear error it raised."""
-    try:
-        return call(*args), None
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        return None, error
-
-
-def assert_works(f, x):
-    """Check that a dispatcher of `counted` serves calls, old and new, as it should."""
-    for obj in ([1, {"a": x}], Plain(a=x, b=[x])):
-        before = f.cache_info()
-        for y in (x, x + 1):
-            result, (back,) = f(y, obj)
-            np.testing.assert_array_equal(result, y + 1)
-            assert same_graph(back, obj, equal_leaves)
-        after = f.cache_info()
-        assert after.hits + after.misses == before.hits + before.misses + 2
-        assert after.currsize <= before.currsize + 1
 
 
 # Wrong use of `jit`.

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 from graphs import equal_leaves, identical_leaves, same_graph
+from jax_kinds import JAX_KINDS
 from kinds import KINDS, Data, Plain, Point, Slots
-from test_jax_objects import JAX_KINDS
-from test_libraries import LIBRARY_KINDS
+from library_kinds import LIBRARY_KINDS
 
 import autojit
 

@@ -4,7 +4,7 @@ Most of it runs without JAX, in a process of its own: what JAX keeps is not ours
 """
 
 import pytest
-from test_allocation import run
+from without_jax import run
 
 DRIVER = """
 import collections, functools, gc, warnings, weakref

@@ -22,7 +22,7 @@ def outcomes(tmp_path_factory):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", str(FILE), f"--junitxml={report}"),
-            *("-q", "-p", "no:cacheprovider", f"--rootdir={FILE.parent.parent}"),
+            *("-q", "-p", "no:cacheprovider", f"--rootdir={FILE.parents[2]}"),
         ],
         env=os.environ
         | {

@@ -13,80 +13,11 @@ import subprocess
 import sys
 
 import pytest
+from without_jax import run
 
 pytest.importorskip(
     "_testcapi", reason="this Python comes without _testcapi, which fails allocations"
 )
-
-# autojit on something that is called jax and has whatever is asked for, and without
-# what traces and compiles: each call runs the function on the leaves. What the real one
-# does without memory is not our business: `isinstance(None, jax.Array)` may crash.
-STUBBED = """
-import abc, importlib.util, sys, types
-
-
-class Anything(type):
-    def __getattr__(cls, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        made = Anything(name, (), {"__init__": lambda self, *args, **kwargs: None})
-        setattr(cls, name, made)
-        return made
-
-
-class Array(metaclass=abc.ABCMeta):
-    pass
-
-
-fake = Anything("fake", (), {"Array": Array})
-
-
-class Finder:
-    # Finds jax and all that is below it.
-    def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] == "jax":
-            return importlib.util.spec_from_loader(name, self, is_package=True)
-
-    def create_module(self, spec):
-        module = types.ModuleType(spec.name)
-        module.__getattr__ = lambda name: getattr(fake, name)
-        return module
-
-    def exec_module(self, module):
-        pass
-
-
-sys.meta_path.insert(0, Finder())
-
-# The package without its `__init__`: the core is told once how to specialize.
-autojit = types.ModuleType("autojit")
-autojit.__path__ = importlib.util.find_spec("autojit").submodule_search_locations
-sys.modules["autojit"] = autojit
-import autojit._core as core
-import autojit._specialize
-
-
-class Specialized:
-    # Not a closure: where there is no memory for one, CPython 3.11 leaks and 3.13
-    # crashes by itself. As in the real one, what is kept must not keep the function.
-    def __init__(self, fun, in_tree, trace, options):
-        self.weak_fun = None if in_tree else autojit._specialize._weakly(fun)
-        self.trace, self.forward = trace, options["forward"]
-
-    def __call__(self, *leaves):
-        skeleton = self.trace.begin()
-        fun, args, kwargs = skeleton.unflatten(leaves)
-        if self.weak_fun is not None:
-            fun = self.weak_fun()
-        result = fun(*args, **kwargs)
-        return core.flatten_result(result, skeleton, leaves if self.forward else ())
-
-
-autojit._specialize.specialize = Specialized
-import autojit._jit
-autojit.jit = autojit._jit.jit
-autojit.flatten = autojit._jit.flatten
-"""
 
 DRIVER = """
 import collections, copyreg, dataclasses, enum, functools, gc, operator, typing
@@ -607,17 +538,6 @@ OPERATIONS = [
 ]
 # What these do does not depend on the kind of object.
 FOR_ONE_KIND = {"Wrap", "Ask", "Clear"}
-
-
-def run(script, *args, before="", timeout=600):
-    """Run a script in a process of its own; return it when it has ended."""
-    return subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", before + STUBBED + script, *args],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=timeout,
-    )
 
 
 # To free an instance takes memory in CPython 3.13, if someone has asked for its dict.

@@ -886,7 +886,7 @@ def test_an_asyncio_task_in_a_trace(x):
 @pytest.mark.parametrize("how", ["hit", "while_others_call", "pool"])
 def test_forked_workers(how):
     """As with `jax.jit`: what was compiled before the fork can be called after it."""
-    script = Path(__file__).with_name("fork_worker.py")
+    script = Path(__file__).parents[1] / "support" / "fork_worker.py"
     done = subprocess.run(
         [sys.executable, str(script), "autojit", how],
         env=os.environ | {"JAX_PLATFORMS": "cpu"},

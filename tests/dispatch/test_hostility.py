@@ -19,8 +19,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
+from harmless import assert_works, attempt, counted
 from kinds import HostileError, Opaque, Plain
-from test_errors import assert_works, attempt, counted
 
 import autojit
 
