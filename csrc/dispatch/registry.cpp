@@ -36,7 +36,7 @@ std::unordered_multimap<Py_hash_t, Table*>& by_object() {
 }
 
 // What a table holds may lead to the function itself, which would then never go. Hence
-// the bounds, and the low one for tables that are likely to, or keep what an object
+// the bounds, and the low one for tables that may well do so, or keep what an object
 // held.
 Parked parked_alone{.maxsize = 4096};
 Parked parked_with_function{.maxsize = 64};
@@ -140,46 +140,11 @@ Owned skeleton_of(PyObject* object) {
   return {};
 }
 
-// Whether a node holds what may have been made beside a function, and lead to it: a
-// class of its own, a wrapper, or something that is not looked into.
-bool may_lead_to_function(const Node& node) {
-  PyObject* object = owned_object(node);
-  switch (node.kind) {
-    case Kind::Function:
-    case Kind::Opaque:
-    case Kind::Owner:
-      return true;
-    case Kind::Stateless:
-      object = reinterpret_cast<PyObject*>(Py_TYPE(object));
-      break;
-    case Kind::Identity:
-    case Kind::NamedTuple:
-    case Kind::Instance:
-    case Kind::Reduce:
-      break;
-    default:
-      return false;
-  }
-  if (!PyType_Check(object)) {
-    return PyCallable_Check(object) != 0 && PyObject_IS_GC(object) != 0 &&
-           !PyFunction_Check(object) && !PyCFunction_Check(object);
-  }
-  return is_local_class(object);
-}
-
-// Whether the static parts of a table may keep the function alive that it belongs to.
+// Whether what a table holds may keep the function alive that it belongs to: one made
+// inside another function may be among what it holds, and so may an object.
 bool may_hold_its_function(const Table* table) {
-  if (table->like != nullptr) {
-    return true;
-  }
-  if (!PyFunction_Check(table->key) || is_named_function(table->key)) {
-    return false;
-  }
-  return std::any_of(
-      table->by_hash->begin(), table->by_hash->end(), [](const auto& filed) {
-        const std::vector<Node>& nodes = filed.second->skeleton->program.nodes;
-        return std::any_of(nodes.begin(), nodes.end(), may_lead_to_function);
-      });
+  return table->like != nullptr ||
+         (PyFunction_Check(table->key) && !is_named_function(table->key));
 }
 
 }  // namespace
