@@ -71,6 +71,7 @@ struct Names {
   PyObject* module;
   PyObject* qualname;
   PyObject* name;
+  PyObject* environ;
 };
 extern Names names;
 // False with an exception set on failure.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <set>
+#include <string>
 #include <string_view>
 
 #include "objects/config.h"
@@ -20,17 +22,33 @@ struct Opcodes {
   int load_global = -1;
   int load_name = -1;
   int load_from_dict_or_globals = -1;
-  int load_attr = -1;
-  int load_method = -1;
   int import_name = -1;
   int extended_arg = -1;
-  int cache = -1;
 };
 Opcodes opcodes;
 
-// Functions that can read what their caller's code does not name.
-constexpr std::array<std::string_view, 4> kReadAnything = {"eval", "exec", "globals",
-                                                           "__import__"};
+// What can read all that its caller's code does not name, and classes of what holds
+// something else for each thread or context. Borrowed from their modules.
+std::set<PyObject*> read_anything;
+
+// `os.environ`.
+PyObject* environment = nullptr;
+
+// Names in code that says elsewhere which attribute it reads.
+constexpr std::array<std::string_view, 6> kComputeNames = {
+    "getattr", "hasattr", "vars", "attrgetter", "__dict__", "__getattribute__"};
+
+// What Python keeps in a class for itself, or changes by the way.
+constexpr std::array<std::string_view, 12> kOfEachClass = {
+    "__dict__",  "__weakref__",     "__doc__",   "__module__",
+    "__slots__", "__annotations__", "_abc_impl", "__abstractmethods__",
+    "__static_attributes__", "__firstlineno__", "__annotations_cache__",
+    "__annotate_func__"};
+
+template <std::size_t kSize>
+bool is_among(const std::array<std::string_view, kSize>& names, std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
 
 // More than this is not looked at.
 constexpr std::size_t kMostFunctions = 1U << 16U;
@@ -179,21 +197,27 @@ void find_parts(PyObject* object, std::vector<PyObject*>& parts) {
              Py_IS_TYPE(object, &PyStaticMethod_Type)) {
     add_attributes({"__func__"});
   } else if (Py_IS_TYPE(object, &PyProperty_Type)) {
-    add_attributes({"fget"});
+    add_attributes({"fget", "fset"});
   }
 }
 
-// Whether a value says all there is to say of it.
-bool is_data(PyObject* value) {
-  const TypePlan* plan = find_plan(Py_TYPE(value));
-  return plan != nullptr &&
-         (plan->is_leaf || (is_value(plan->kind) && plan->kind != Kind::Function) ||
-          plan->kind == Kind::Tuple || plan->kind == Kind::List ||
-          plan->kind == Kind::Dict || plan->kind == Kind::Set ||
-          plan->kind == Kind::FrozenSet);
+// The function that an object wraps, such as a compiled function, as `functools.wraps`
+// says; borrowed, or nullptr.
+PyObject* wrapped_by(PyObject* object) {
+  PyObject* dict = python::instance_dict(object);
+  PyObject* wrapped = dict != nullptr && PyDict_CheckExact(dict)
+                          ? PyDict_GetItemString(dict, "__wrapped__")
+                          : nullptr;
+  return wrapped != nullptr && PyFunction_Check(wrapped) ? wrapped : nullptr;
 }
 
 }  // namespace
+
+bool is_descriptor(PyObject* object) {
+  return Py_IS_TYPE(object, &PyClassMethod_Type) ||
+         Py_IS_TYPE(object, &PyStaticMethod_Type) ||
+         Py_IS_TYPE(object, &PyProperty_Type);
+}
 
 bool init_function_state() {
   Owned module = Owned::steal(PyImport_ImportModule("opcode"));
@@ -206,18 +230,33 @@ bool init_function_state() {
       {"LOAD_GLOBAL", &opcodes.load_global},
       {"LOAD_NAME", &opcodes.load_name},
       {"LOAD_FROM_DICT_OR_GLOBALS", &opcodes.load_from_dict_or_globals},
-      {"LOAD_ATTR", &opcodes.load_attr},
-      {"LOAD_METHOD", &opcodes.load_method},
       {"IMPORT_NAME", &opcodes.import_name},
-      {"EXTENDED_ARG", &opcodes.extended_arg},
-      {"CACHE", &opcodes.cache}};
+      {"EXTENDED_ARG", &opcodes.extended_arg}};
   for (auto [name, place] : wanted) {
     Owned number = Owned::steal(PyMapping_GetItemString(map.get(), name));
     *place = number ? static_cast<int>(PyLong_AsLong(number.get())) : -1;
     PyErr_Clear();
   }
-  return true;
+  const std::pair<const char*, const char*> anything[] = {
+      {"builtins", "eval"},       {"builtins", "exec"},
+      {"builtins", "globals"},    {"builtins", "locals"},
+      {"builtins", "__import__"}, {"importlib", "import_module"},
+      {"sys", "_getframe"},       {"contextvars", "ContextVar"},
+      {"_thread", "_local"}};
+  for (auto [home, name] : anything) {
+    Owned of = Owned::steal(PyImport_ImportModule(home));
+    PyObject* function = of ? PyObject_GetAttrString(of.get(), name) : nullptr;
+    if (function == nullptr) {
+      return false;
+    }
+    read_anything.insert(function);
+  }
+  Owned os = Owned::steal(PyImport_ImportModule("os"));
+  environment = os ? PyObject_GetAttrString(os.get(), "environ") : nullptr;
+  return environment != nullptr;
 }
+
+PyObject* environment_variables() { return environment; }
 
 bool is_named_function(PyObject* object) {
   auto* function = reinterpret_cast<PyFunctionObject*>(object);
@@ -316,23 +355,76 @@ bool held_by(PyObject* function, std::vector<PyObject*>& objects) {
 }
 
 Owned read(PyObject* holder, PyObject* name) {
-  return Owned::borrow(
-      PyType_Check(holder)
-          ? python::type_lookup(reinterpret_cast<PyTypeObject*>(holder), name)
-          : PyDict_GetItemWithError(holder, name));
+  if (name != nullptr) {
+    return Owned::borrow(PyDict_GetItemWithError(holder, name));
+  }
+  if (PyDict_Check(holder)) {
+    return Owned::steal(PyLong_FromSsize_t(PyDict_GET_SIZE(holder)));
+  }
+  if (PyType_Check(holder)) {
+    return Owned::borrow(reinterpret_cast<PyTypeObject*>(holder)->tp_mro);
+  }
+  std::vector<PyObject*> parts;
+  if (PyFunction_Check(holder)) {
+    auto* function = reinterpret_cast<PyFunctionObject*>(holder);
+    PyObject* dict = has_attributes(function->func_dict) ? function->func_dict : nullptr;
+    parts = {function->func_code, function->func_defaults, function->func_kwdefaults,
+             dict};
+    PyObject* cells = function->func_closure;
+    for (Py_ssize_t i = 0; cells != nullptr && i < PyTuple_GET_SIZE(cells); ++i) {
+      parts.push_back(PyCell_GET(PyTuple_GET_ITEM(cells, i)));
+    }
+  } else {
+    find_parts(holder, parts);
+  }
+  std::replace(parts.begin(), parts.end(), static_cast<PyObject*>(nullptr), Py_None);
+  return tuple_of(parts.data(), parts.size());
 }
 
-void Reads::note(PyObject* holder, PyObject* name, std::size_t reader, bool is_bare) {
-  reads_.push_back({holder, name, reader, is_bare});
+void Reads::note(PyObject* holder, PyObject* name, Read::As as) {
+  if (noted_.emplace(holder, name).second) {
+    reads_.push_back({holder, name, as});
+  }
+}
+
+bool Reads::is_fixed_function(PyObject* function) const {
+  return !homes_.contains(PyFunction_GET_GLOBALS(function)) &&
+         is_librarys_code(function);
 }
 
 bool Reads::add(PyObject* function, bool by_value) {
-  if (by_value) {
-    homes_.insert(PyFunction_GET_GLOBALS(function));
-  }
-  std::vector<PyObject*> objects{function};  // no Python runs: they stay
-  std::set<PyObject*> seen;
   PyObject* globals = PyFunction_GET_GLOBALS(function);
+  if (by_value) {
+    homes_.insert(globals);
+  }
+  if (!functions_.insert(function).second) {
+    return true;
+  }
+  if (functions_.size() > kMostFunctions) {
+    return refuse("a function that calls too much");
+  }
+  PyObject* code = PyFunction_GET_CODE(function);
+  for (PyObject* object : {function, code, globals}) {
+    held_.borrow(object);
+  }
+  if (is_fixed_function(function)) {
+    return true;
+  }
+  if (!by_value) {
+    note(function, nullptr, Read::As::Content);
+  }
+  return add_code(code, globals);
+}
+
+bool Reads::reach_inside(PyObject* object) {
+  if (is_descriptor(object)) {
+    held_.borrow(object);
+    note(object, nullptr, Read::As::Content);
+    return true;
+  }
+  // What it holds itself is a library's, and fixed.
+  std::vector<PyObject*> objects{object};  // no Python runs: they stay
+  std::set<PyObject*> seen;
   while (!objects.empty()) {
     PyObject* at = objects.back();
     objects.pop_back();
@@ -342,72 +434,43 @@ bool Reads::add(PyObject* function, bool by_value) {
     if (seen.size() > kMostFunctions) {
       return refuse("a function that holds too much");
     }
-    if (!PyFunction_Check(at)) {
+    if (!PyFunction_Check(at) || is_fixed_function(at)) {
       find_parts(at, objects);
-      continue;
-    }
-    bool is_others = PyFunction_GET_GLOBALS(at) != globals && is_librarys_code(at);
-    if (!is_others && functions_.emplace(at, names_.size()).second) {
-      find_parts(at, objects);
-      if (!follow(at)) {
-        return false;
-      }
+    } else if (!add(at, false)) {
+      return false;
     }
   }
   return true;
 }
 
-// Notes what a function reads itself.
-bool Reads::follow(PyObject* function) {
-  PyObject* code = PyFunction_GET_CODE(function);
-  PyObject* globals = PyFunction_GET_GLOBALS(function);
-  for (PyObject* object : {function, code, globals}) {
-    held_.borrow(object);
-  }
-  std::size_t reader = names_.size();
-  names_.emplace_back();
-  if (!add_code(code, globals, reader)) {
-    return false;
-  }
-  for (const Name& one : names_[reader]) {
-    if (one.is_global) {
-      note(globals, one.name, reader, one.is_bare);
+void Reads::add_name(PyObject* name) {
+  if (known_names_.insert(name).second) {
+    names_.push_back(name);
+    if (view(name) == "getenv") {
+      add_name(names.environ);
     }
+    computes_names_ = computes_names_ || is_among(kComputeNames, view(name));
   }
-  // Modules and classes that it has by other ways.
-  auto* at = reinterpret_cast<PyFunctionObject*>(function);
-  std::vector<PyObject*> parts;
-  for (PyObject* tuple : {at->func_closure, at->func_defaults}) {
-    for (Py_ssize_t i = 0; tuple != nullptr && i < PyTuple_GET_SIZE(tuple); ++i) {
-      PyObject* part = PyTuple_GET_ITEM(tuple, i);
-      part = PyCell_Check(part) ? PyCell_GET(part) : part;
-      if (part != nullptr && (PyModule_Check(part) || PyType_Check(part)) &&
-          !reach(part, reader, false)) {
-        return false;
-      }
-    }
-  }
-  return true;
 }
 
-bool Reads::add_code(PyObject* code, PyObject* globals, std::size_t reader) {
+// Names are interned, and held by the code that they are in.
+bool Reads::add_code(PyObject* code, PyObject* globals) {
   auto* object = reinterpret_cast<PyCodeObject*>(code);
   Owned bytes = Owned::steal(PyCode_GetCode(object));
   if (!bytes) {
     return false;
   }
   Py_ssize_t count = PyTuple_GET_SIZE(object->co_names);
-  std::vector<Name> found;
   for (Py_ssize_t i = 0; i < count; ++i) {
-    found.push_back({PyTuple_GET_ITEM(object->co_names, i), false, false});
-    if (view(found.back().name) == "import_module") {
-      return refuse("a function that imports what can't be told");
+    add_name(PyTuple_GET_ITEM(object->co_names, i));
+    if (view(PyTuple_GET_ITEM(object->co_names, i)) == "__globals__") {
+      return refuse("a function that reads what can't be told");
     }
   }
+  PyObject* builtins = PyEval_GetBuiltins();
   const auto* units =
       reinterpret_cast<const unsigned char*>(PyBytes_AS_STRING(bytes.get()));
   Py_ssize_t argument = 0;
-  Name* last = nullptr;  // what the instruction before has loaded
   for (Py_ssize_t i = 0; i + 1 < PyBytes_GET_SIZE(bytes.get()); i += 2) {
     int opcode = units[i];
     argument = (argument << 8) | units[i + 1];
@@ -415,182 +478,158 @@ bool Reads::add_code(PyObject* code, PyObject* globals, std::size_t reader) {
       continue;
     }
     Py_ssize_t place = std::exchange(argument, 0);
-    if (opcode == opcodes.cache) {
-      continue;
-    }
-    bool is_attribute = opcode == opcodes.load_attr || opcode == opcodes.load_method;
-    if (last != nullptr && !is_attribute) {
-      last->is_bare = true;
-    }
-    last = nullptr;
     bool is_global = opcode == opcodes.load_global || opcode == opcodes.load_name ||
                      opcode == opcodes.load_from_dict_or_globals;
-    // The lowest bit says whether it is for a call.
-    if (opcode == opcodes.load_global ||
-        (opcode == opcodes.load_attr && PY_VERSION_HEX >= 0x030C0000)) {
-      place >>= 1;
+    if (opcode == opcodes.load_global) {
+      place >>= 1;  // the lowest bit says whether it is for a call
     }
-    bool is_import = opcode == opcodes.import_name;
-    if (place >= count || (!is_global && !is_attribute && !is_import)) {
+    if (place >= count) {
       continue;
     }
-    if (is_import) {
-      if (!add_import(found[static_cast<std::size_t>(place)].name, globals, reader)) {
-        return false;
+    PyObject* name = PyTuple_GET_ITEM(object->co_names, place);
+    if (is_global) {
+      note(globals, name, Read::As::Content);
+      if (PyDict_GetItemWithError(globals, name) == nullptr &&
+          PyDict_GetItemWithError(builtins, name) != nullptr) {
+        note(builtins, name, Read::As::Librarys);
       }
-      continue;
+    } else if (opcode == opcodes.import_name && !add_import(name, globals)) {
+      return false;
     }
-    last = &found[static_cast<std::size_t>(place)];
-    last->is_global = last->is_global || is_global;
   }
-  for (const Name& one : found) {
-    bool reads_anything =
-        one.is_global && std::find(kReadAnything.begin(), kReadAnything.end(),
-                                   view(one.name)) != kReadAnything.end();
-    if (reads_anything && PyDict_GetItemWithError(globals, one.name) == nullptr) {
-      return refuse("a function that reads what can't be told");
-    }
-    names_[reader].push_back(one);
-  }
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object->co_consts); ++i) {
-    PyObject* inner = PyTuple_GET_ITEM(object->co_consts, i);
-    if (PyCode_Check(inner) && !add_code(inner, globals, reader)) {
+  std::vector<PyObject*> constants{object->co_consts};
+  while (!constants.empty()) {
+    PyObject* constant = constants.back();
+    constants.pop_back();
+    if (PyTuple_CheckExact(constant)) {
+      PyObject* const* items = PySequence_Fast_ITEMS(constant);
+      constants.insert(constants.end(), items, items + PyTuple_GET_SIZE(constant));
+    } else if (PyUnicode_CheckExact(constant) && PyUnicode_IsIdentifier(constant) == 1) {
+      add_name(constant);
+    } else if (PyCode_Check(constant) && !add_code(constant, globals)) {
       return false;
     }
   }
   return PyErr_Occurred() == nullptr;
 }
 
-// What code imports when it runs, under its full name, and the package that it is in.
-bool Reads::add_import(PyObject* name, PyObject* globals, std::size_t reader) {
+// What code imports when it runs: under its full name, and as a part of each package
+// that its module is in.
+bool Reads::add_import(PyObject* name, PyObject* globals) {
   PyObject* modules = PyImport_GetModuleDict();
-  Py_ssize_t dot = PyUnicode_FindChar(name, '.', 0, PyUnicode_GET_LENGTH(name), 1);
+  std::string_view imported = view(name);
+  std::vector<std::string> full{std::string(imported),
+                                std::string(imported.substr(0, imported.find('.')))};
   PyObject* package = PyDict_GetItemString(globals, "__package__");
-  held_.steal(PyUnicode_Substring(name, 0, dot < 0 ? PyUnicode_GET_LENGTH(name) : dot));
-  held_.steal(package != nullptr && PyUnicode_CheckExact(package)
-                  ? PyUnicode_FromFormat("%U.%U", package, name)
-                  : Py_NewRef(name));
-  PyObject* top = held_[held_.size() - 2];
-  PyObject* relative = held_[held_.size() - 1];
-  if (top == nullptr || relative == nullptr) {
-    return false;
+  std::string_view at = package != nullptr ? view(package) : std::string_view();
+  while (!at.empty()) {
+    full.push_back(std::string(at) + (imported.empty() ? "" : "." + full[0]));
+    std::size_t dot = at.rfind('.');
+    at = dot == std::string_view::npos ? std::string_view() : at.substr(0, dot);
   }
-  for (PyObject* full : {name, top, relative}) {
-    note(modules, full, reader, false);
+  for (const std::string& one : full) {
+    PyObject* string =
+        PyUnicode_FromStringAndSize(one.data(), static_cast<Py_ssize_t>(one.size()));
+    if (string == nullptr) {
+      return false;
+    }
+    PyUnicode_InternInPlace(&string);
+    held_.steal(string);
+    note(modules, string, Read::As::Content);
   }
   return true;
 }
 
-bool Reads::next(PyObject*& holder, PyObject*& name) {
-  while (next_ < reads_.size()) {
-    const Read& at = reads_[next_];
-    if (noted_.emplace(at.holder, at.name).second) {
-      holder = at.holder;
-      name = at.name;
-      return true;
-    }
-    // Looked at before, for other code perhaps.
-    Owned value = read(at.holder, at.name);
-    if (!found(value.get())) {
-      break;
-    }
+bool Reads::reach(PyObject* object) {
+  if (reads_.size() > kMostReads) {
+    return refuse("a function that reads too much");
   }
-  return false;
-}
-
-bool Reads::found(PyObject* value) {
-  Read at = reads_[next_++];
-  if (value == nullptr) {
-    return PyErr_Occurred() == nullptr;
+  if (read_anything.contains(object) ||
+      read_anything.contains(reinterpret_cast<PyObject*>(Py_TYPE(object)))) {
+    return refuse("a function that reads what can't be told");
   }
-  bool is_function =
-      PyFunction_Check(value) || Py_IS_TYPE(value, &PyClassMethod_Type) ||
-      Py_IS_TYPE(value, &PyStaticMethod_Type) || Py_IS_TYPE(value, &PyProperty_Type);
-  return is_function ? reach_function(value, at.holder)
-                     : reach(value, at.reader, at.is_bare);
-}
-
-// A function that code calls, or what holds one in a class. It may have got hold of the
-// class.
-bool Reads::reach_function(PyObject* value, PyObject* holder) {
-  std::vector<PyObject*> inside{value};
-  if (!PyFunction_Check(value)) {
-    find_parts(value, inside);
-  }
-  PyObject* function = inside.back();
-  if (!PyFunction_Check(function) ||
-      (!homes_.contains(PyFunction_GET_GLOBALS(function)) &&
-       is_librarys_code(function))) {
-    return true;
-  }
-  if (!add(function, false)) {
+  if (PyType_Check(object) && !reach_class(reinterpret_cast<PyTypeObject*>(object))) {
     return false;
   }
-  auto known = functions_.find(function);
-  return known == functions_.end() || !PyType_Check(holder) ||
-         reach(holder, known->second, false);
+  if (PyModule_Check(object) && !reach_module(PyModule_GetDict(object))) {
+    return false;
+  }
+  if (object == PyImport_GetModuleDict() && !reach_module(object)) {
+    return false;
+  }
+  if (PyFunction_Check(object)) {
+    return true;
+  }
+  PyObject* wrapped = wrapped_by(object);
+  return (wrapped == nullptr || reach_inside(wrapped)) && reach_class(Py_TYPE(object));
 }
 
-// Each name in the code that stands in a module's dict or in a class.
-void Reads::reach_attributes(PyObject* holder, std::size_t reader) {
-  for (const Name& one : names_[reader]) {
-    if (read(holder, one.name)) {
-      note(holder, one.name, reader, one.is_bare);
+bool Reads::reach_module(PyObject* dict) {
+  if (known_modules_.insert(dict).second) {
+    held_.borrow(dict);
+    bool is_librarys = dict == PyImport_GetModuleDict() || is_librarys_module(dict);
+    modules_.push_back({dict, is_librarys, false, 0});
+    // A package gets the modules in it as they are imported.
+    if (!is_librarys && PyDict_GetItemString(dict, "__path__") == nullptr) {
+      note(dict, nullptr, Read::As::Content);
     }
   }
+  return PyErr_Occurred() == nullptr;
 }
 
-// All that a class of the user's has as plain data.
-void Reads::reach_data(PyTypeObject* type, std::size_t reader) {
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(type->tp_mro); ++i) {
-    auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(type->tp_mro, i));
+// All that a class of the user's has, in the classes that it is derived from as well.
+bool Reads::reach_class(PyTypeObject* type) {
+  if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 ||
+      !classes_.insert(reinterpret_cast<PyObject*>(type)).second ||
+      is_librarys_class(type)) {
+    return PyErr_Occurred() == nullptr;
+  }
+  held_.borrow(reinterpret_cast<PyObject*>(type));
+  note(reinterpret_cast<PyObject*>(type), nullptr, Read::As::Content);
+  PyObject* dict = type->tp_dict;
+  note(dict, nullptr, Read::As::Content);
+  Py_ssize_t position = 0;
+  PyObject* name = nullptr;
+  while (PyDict_Next(dict, &position, &name, nullptr) != 0) {
+    if (PyUnicode_CheckExact(name) && !is_among(kOfEachClass, view(name))) {
+      PyObject* value = PyDict_GetItemWithError(dict, name);
+      bool is_pythons =
+          view(name).starts_with("__") && value != nullptr && !PyFunction_Check(value);
+      note(dict, name, is_pythons ? Read::As::Identity : Read::As::Content);
+    }
+  }
+  return reach_class(Py_TYPE(type));
+}
+
+// Looks up in each module the names that have come since.
+void Reads::read_modules() {
+  for (Module& module : modules_) {
+    auto as = module.is_librarys ? Read::As::Librarys : Read::As::Content;
+    for (; module.names < names_.size(); ++module.names) {
+      PyObject* name = names_[module.names];
+      if (PyDict_GetItemWithError(module.dict, name) != nullptr) {
+        note(module.dict, name, as);
+      }
+    }
+    if (!computes_names_ || module.is_librarys || std::exchange(module.is_whole, true)) {
+      continue;
+    }
     Py_ssize_t position = 0;
     PyObject* name = nullptr;
-    PyObject* value = nullptr;
-    while (!is_librarys_class(base) && base->tp_dict != nullptr &&
-           PyDict_Next(base->tp_dict, &position, &name, &value) != 0) {
-      if (!view(name).starts_with("__") && is_data(value)) {
-        note(reinterpret_cast<PyObject*>(type), name, reader, false);
+    while (PyDict_Next(module.dict, &position, &name, nullptr) != 0) {
+      if (PyUnicode_CheckExact(name) && !view(name).starts_with("__")) {
+        held_.borrow(name);
+        note(module.dict, name, Read::As::Identity);
       }
     }
   }
 }
 
-// Code has got hold of `value`.
-bool Reads::reach(PyObject* value, std::size_t reader, bool is_bare) {
-  if (reads_.size() > kMostReads) {
-    return refuse("a function that reads too much");
+const Read* Reads::next() {
+  if (next_ == reads_.size()) {
+    read_modules();
   }
-  PyObject* holder = value;
-  if (PyModule_Check(value)) {
-    holder = PyModule_GetDict(value);
-    if (is_bare && !is_librarys_module(holder)) {
-      return refuse("a function that passes a module on");
-    }
-  } else if (PyType_Check(value)) {
-    if (is_bare) {
-      reach_data(reinterpret_cast<PyTypeObject*>(value), reader);
-    }
-  } else {
-    // An instance has what its class has.
-    holder = reinterpret_cast<PyObject*>(Py_TYPE(value));
-    if (is_librarys_class(Py_TYPE(value))) {
-      return true;
-    }
-    if (is_bare) {
-      reach_data(Py_TYPE(value), reader);
-    }
-  }
-  if (reached_.emplace(holder, reader).second) {
-    held_.borrow(holder);
-    reach_attributes(holder, reader);
-  }
-  return PyErr_Occurred() == nullptr;
-}
-
-bool Reads::is_fixed(PyObject* holder) const {
-  return !PyType_Check(holder) && !homes_.contains(holder) &&
-         is_librarys_module(holder);
+  return next_ < reads_.size() ? &reads_[next_++] : nullptr;
 }
 
 }  // namespace autojit

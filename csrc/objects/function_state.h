@@ -2,16 +2,23 @@
 // name.
 //
 // A function that is made anew for each call equals the one before if its code and all
-// that it holds are equal, and if what it reads is: names of its module, attributes of
-// the modules and classes that it reaches by name, and the same of the functions that
-// it calls. It is not known which attribute is of what, so that each name in the code
-// counts as an attribute of each module and class that the code reaches. What installed
-// libraries do is taken as fixed: their functions are not followed into other modules.
+// that it holds are equal, and if what it reads is. That is
+//
+// - the names of its module that are in its code, and the builtins behind them;
+// - each name in the code that is an attribute of a module which the code can reach: it
+//   is not known which attribute is of what. If there are names that are computed, all
+//   that such a module has;
+// - the classes that the code can reach, with all that they have;
+// - the same of the functions that it calls, with what they hold.
+//
+// What the code can reach is what is found so, and what that holds. Installed libraries
+// are taken as fixed: their functions are not followed, but for those of the function's
+// own module, and their classes are not looked into.
 #pragma once
 
 #include <array>
 #include <cstddef>
-#include <map>
+#include <cstdint>
 #include <set>
 #include <utility>
 #include <vector>
@@ -40,65 +47,82 @@ std::array<PyObject*, kStateParts> state_of(PyObject* object, PyObject* annotati
 // reference, or nullptr with an exception set. Runs no Python.
 PyObject* part_of_builtin(PyObject* object, const char* name);
 
+// Whether an object is a class method, a static method or a property.
+bool is_descriptor(PyObject* object);
+
+// `os.environ`, borrowed: that of a library whose content does change.
+PyObject* environment_variables();
+
 // All that a function holds now, borrowed: what can be reached from its closure,
 // defaults and attributes, but for classes, modules and what cannot refer to anything.
 // False if that is too much. Runs no Python.
 bool held_by(PyObject* function, std::vector<PyObject*>& objects);
 
-// What stands under a name in the dict of a module or in a class, as it is there: no
-// descriptor is asked. Nothing if there is nothing, or with an exception set on
-// failure. Runs no Python.
+// What functions read.
+struct Read {
+  enum class As : std::uint8_t {
+    Content,   // by all that is in it
+    Librarys,  // the same, but for instances
+    Identity,  // by itself, if it is no value
+  };
+  PyObject* holder;
+  PyObject* name;  // or nullptr
+  As as;
+};
+
+// What stands under a name in a dict. Without a name: how many names a dict has, the
+// bases of a class, or what a function or descriptor holds, as a tuple. Nothing if there
+// is nothing, or with an exception set on failure. Runs no Python.
 Owned read(PyObject* holder, PyObject* name);
 
-// What functions read, one after the other. Runs no Python.
+// What functions read, one after the other. Runs no Python. Where one of these is false,
+// an exception is set: a refusal if what is read can't be known (`eval`, `globals`), or
+// is too much.
 class Reads {
  public:
-  // Notes what a function reads, and what functions that it holds do. `by_value`: it is
-  // one that may be made anew. False with an exception set on failure; it is a refusal
-  // if that can't be known (`eval`, `globals`), or is too much.
+  // A function whose code may run. `by_value`: what it holds is looked at anyway.
   bool add(PyObject* function, bool by_value);
-  // The next read that has not been looked at: its holder and name, borrowed. False if
-  // there is none. Then `found` is to be told what stands there, or nullptr.
-  bool next(PyObject*& holder, PyObject*& name);
-  bool found(PyObject* value);
-  // Whether what a holder holds is a library's, so that its instances don't change.
-  bool is_fixed(PyObject* holder) const;
+  // An object that code may get hold of.
+  bool reach(PyObject* object);
+  // What stands under a name, if it is no object to be taken apart: a descriptor, or a
+  // library's function, in which there may be others.
+  bool reach_inside(PyObject* object);
+  // The next read, with borrowed objects, or nullptr.
+  const Read* next();
+  // Whether a function is a library's, and fixed.
+  bool is_fixed_function(PyObject* function) const;
   // Whether one of the references to a function is held here.
   bool holds(PyObject* function) const { return functions_.contains(function); }
 
  private:
-  // The names in a function's code and in that of the functions inside it, borrowed.
-  struct Name {
-    PyObject* name;
-    bool is_global;  // looked up in the module
-    bool is_bare;    // what stands there is not only asked for an attribute
-  };
-  using Names = std::vector<Name>;
-  struct Read {
-    PyObject* holder;
-    PyObject* name;
-    std::size_t reader;  // the place of its names in `names_`
-    bool is_bare;
+  struct Module {
+    PyObject* dict;
+    bool is_librarys;
+    bool is_whole;      // all that it has is noted
+    std::size_t names;  // how many of `names_` have been looked up
   };
 
-  bool add_code(PyObject* code, PyObject* globals, std::size_t reader);
-  bool add_import(PyObject* name, PyObject* globals, std::size_t reader);
-  bool reach(PyObject* value, std::size_t reader, bool is_bare);
-  bool reach_function(PyObject* value, PyObject* holder);
-  void reach_attributes(PyObject* holder, std::size_t reader);
-  void reach_data(PyTypeObject* type, std::size_t reader);
-  void note(PyObject* holder, PyObject* name, std::size_t reader, bool is_bare);
-
-  bool follow(PyObject* function);
+  bool add_code(PyObject* code, PyObject* globals);
+  void add_name(PyObject* name);
+  bool add_import(PyObject* name, PyObject* globals);
+  bool reach_module(PyObject* dict);
+  bool reach_class(PyTypeObject* type);
+  void note(PyObject* holder, PyObject* name, Read::As as);
+  void read_modules();
 
   OwnedVector held_;  // functions, their code, and holders
-  std::vector<Names> names_;
   std::vector<Read> reads_;
   std::size_t next_ = 0;
-  std::map<PyObject*, std::size_t> functions_;  // -> the place of their names
+  std::set<std::pair<PyObject*, PyObject*>> noted_;  // holder and name
+  std::set<PyObject*> functions_;
   std::set<PyObject*> homes_;  // the modules of functions that go by value
-  std::set<std::pair<PyObject*, PyObject*>> noted_;      // holder and name
-  std::set<std::pair<PyObject*, std::size_t>> reached_;  // holder and reader
+  std::set<PyObject*> classes_;
+  std::set<PyObject*> known_modules_;
+  std::vector<Module> modules_;
+  // All names in the code of all functions, and constants that may be names.
+  std::vector<PyObject*> names_;
+  std::set<PyObject*> known_names_;
+  bool computes_names_ = false;
 };
 
 }  // namespace autojit

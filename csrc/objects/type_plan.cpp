@@ -593,16 +593,21 @@ PyTypeObject* import_type(const char* module_name, const char* name) {
 }  // namespace
 
 bool init_type_plans() {
-  partial_type = import_type("functools", "partial");
-  default_dict_type =
-      partial_type != nullptr ? import_type("collections", "defaultdict") : nullptr;
-  finalize_type =
-      default_dict_type != nullptr ? import_type("weakref", "finalize") : nullptr;
-  // A class that a class statement made.
-  PyTypeObject* enum_type =
-      finalize_type != nullptr ? import_type("enum", "Enum") : nullptr;
-  if (enum_type == nullptr) {
-    return false;
+  struct Imported {
+    const char* module_name;
+    const char* name;
+    PyTypeObject*& type;
+  };
+  PyTypeObject* enum_type = nullptr;  // a class that a class statement made
+  const Imported imported[] = {{"functools", "partial", partial_type},
+                               {"collections", "defaultdict", default_dict_type},
+                               {"weakref", "finalize", finalize_type},
+                               {"enum", "Enum", enum_type}};
+  for (const Imported& one : imported) {
+    one.type = import_type(one.module_name, one.name);
+    if (one.type == nullptr) {
+      return false;
+    }
   }
   class_statement_dealloc = enum_type->tp_dealloc;
   Py_DECREF(enum_type);

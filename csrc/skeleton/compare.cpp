@@ -182,13 +182,8 @@ bool same_objects(const OwnedVector& a, const OwnedVector& b) {
 int equal_nodes(const Program& a, const Program& b, bool& differ) {
   if (a.nodes.size() != b.nodes.size() || a.leaves != b.leaves || a.slots != b.slots ||
       !same_objects(a.holders, b.holders) ||
-      a.names_read.size() != b.names_read.size()) {
+      !same_objects(a.names_read, b.names_read)) {
     return 0;
-  }
-  for (std::size_t i = 0; i < a.names_read.size(); ++i) {
-    if (!same_value(Kind::Str, a.names_read[i], b.names_read[i])) {
-      return 0;
-    }
   }
   python::Signals signals;
   for (std::size_t i = 0; i < a.nodes.size(); ++i) {

@@ -138,7 +138,7 @@ class Flattener {
   bool call_parts(const CallView& call);
   bool sorted_keywords(const CallView& call, Owned& kwnames);
   bool closure_parts(const Program& call);
-  bool read_value(PyObject* value, bool is_fixed);
+  bool read_value(PyObject* value, Read::As as);
   bool node(PyObject* object);
   bool is_leaf(PyObject* object, const TypePlan*& plan, bool& leaf);
   bool inner(PyObject* object, const TypePlan& plan);
@@ -149,8 +149,7 @@ class Flattener {
   bool closure(PyObject* object);
   bool cell(PyObject* object);
   bool immutable(PyObject* object, const TypePlan& plan);
-  bool immutable_parts(PyObject* object, const TypePlan& plan);
-  bool mutable_parts(PyObject* object, Kind kind);
+  bool parts_of_kind(PyObject* object, const TypePlan& plan);
   bool tuple(PyObject* object);
   bool set(Kind kind, PyObject* object);
   bool user_object(PyObject* object, const TypePlan& plan);
@@ -390,43 +389,47 @@ bool Flattener::closure_parts(const Program& call) {
     }
   }
   references_to_root_ = 0;  // others can read it by its name
-  PyObject* holder = nullptr;
-  PyObject* name = nullptr;
-  while (reads_.next(holder, name)) {
-    program_.holders.borrow(holder);
-    program_.names_read.borrow(name);
-    PyObject* value = read(holder, name).release();
-    if (value == nullptr) {
-      if (PyErr_Occurred() != nullptr) {
+  while (const Read* next = reads_.next()) {
+    const Read at = *next;
+    program_.holders.borrow(at.holder);
+    program_.names_read.borrow(at.name);
+    PyObject* value = read(at.holder, at.name).release();
+    if (value != nullptr) {
+      held_.steal(value);
+      if (!read_value(value, at.as)) {
         return false;
       }
+    } else if (PyErr_Occurred() == nullptr) {
       emit(Kind::Unset, 0, nullptr);
     } else {
-      held_.steal(value);
-      if (!read_value(value, reads_.is_fixed(holder))) {
-        return false;
-      }
-    }
-    if (!reads_.found(value)) {
       return false;
     }
   }
   return PyErr_Occurred() == nullptr;
 }
 
-// What stands under a name. A function there is not made anew, and what it reads is
-// noted.
-bool Flattener::read_value(PyObject* value, bool is_fixed) {
+// What stands under a name.
+bool Flattener::read_value(PyObject* value, Read::As as) {
   const TypePlan* plan = plan_for(value);
   if (plan == nullptr) {
     return false;
   }
+  if (PyFunction_Check(value) && met_.find(value) != nullptr) {
+    return closure(value);
+  }
+  bool is_fixed_function = PyFunction_Check(value) && reads_.is_fixed_function(value);
+  if (is_fixed_function || is_descriptor(value)) {
+    return reads_.reach(value) && reads_.reach_inside(value) &&
+           this->value(Kind::Identity, value);
+  }
+  bool is_instance = (plan->kind == Kind::Instance || plan->kind == Kind::Reduce) &&
+                     value != environment_variables();
   bool by_identity =
-      PyFunction_Check(value) || Py_IS_TYPE(value, &PyClassMethod_Type) ||
-      Py_IS_TYPE(value, &PyStaticMethod_Type) || Py_IS_TYPE(value, &PyProperty_Type) ||
-      (is_fixed && !plan->is_leaf &&
-       (plan->kind == Kind::Instance || plan->kind == Kind::Reduce));
-  return by_identity ? this->value(Kind::Identity, value) : node(value);
+      (as == Read::As::Identity && !is_value(plan->kind)) ||
+      (as == Read::As::Librarys && is_instance && !plan->is_leaf) ||
+      value == PyImport_GetModuleDict();
+  return by_identity ? reads_.reach(value) && this->value(Kind::Identity, value)
+                     : node(value);
 }
 
 // Whether an object is a leaf. Its plan is brought up to date. False with an exception
@@ -457,7 +460,8 @@ bool Flattener::node(PyObject* object) {
       return false;
     }
   }
-  if ((mode_ == Mode::Closures && is_too_much(object)) || !signals_.look()) {
+  if ((mode_ == Mode::Closures && (is_too_much(object) || !reads_.reach(object))) ||
+      !signals_.look()) {
     return false;
   }
   const TypePlan* plan = nullptr;
@@ -483,6 +487,7 @@ bool Flattener::node(PyObject* object) {
   return done;
 }
 
+// Values may be written again, other objects are met once.
 bool Flattener::inner(PyObject* object, const TypePlan& plan) {
   switch (plan.kind) {
     case Kind::Tuple:
@@ -491,10 +496,8 @@ bool Flattener::inner(PyObject* object, const TypePlan& plan) {
     case Kind::Slice:
     case Kind::Method:
       return immutable(object, plan);
-    case Kind::Range: {
-      std::size_t begin = held_.size();
-      return keep_named(object, plan.kind) && container(plan.kind, 0, nullptr, begin);
-    }
+    case Kind::Range:
+      return parts_of_kind(object, plan);
     case Kind::NumpyArray:
       if (!numpy::is_plain(object)) {
         return reduce(object);
@@ -507,7 +510,7 @@ bool Flattener::inner(PyObject* object, const TypePlan& plan) {
     case Kind::Bytearray:
     case Kind::Partial: {
       bool seen = false;
-      return shared(object, seen) && (seen || mutable_parts(object, plan.kind));
+      return shared(object, seen) && (seen || parts_of_kind(object, plan));
     }
     case Kind::Instance:
     case Kind::Reduce:
@@ -534,6 +537,76 @@ bool Flattener::inner(PyObject* object, const TypePlan& plan) {
       break;  // values have been seen to, and the rest is no plan's
   }
   PyErr_SetString(PyExc_SystemError, "autojit: no plan is of this kind");
+  return false;
+}
+
+// The node of a builtin object, and its parts.
+bool Flattener::parts_of_kind(PyObject* object, const TypePlan& plan) {
+  Kind kind = plan.kind;
+  std::size_t begin = held_.size();
+  switch (kind) {
+    case Kind::Tuple:
+      return tuple(object);
+    case Kind::NamedTuple:
+      keep_items(PySequence_Fast_ITEMS(object), PyTuple_GET_SIZE(object));
+      return container(kind, held_.size() - begin,
+                       Py_NewRef(reinterpret_cast<PyObject*>(plan.type)), begin);
+    case Kind::List:
+      keep_items(PySequence_Fast_ITEMS(object), PyList_GET_SIZE(object));
+      return container(kind, held_.size() - begin, nullptr, begin);
+    case Kind::Dict:
+      keep_pairs(object);
+      return container(kind, (held_.size() - begin) / 2, nullptr, begin);
+    case Kind::DefaultDict:
+      if (!keep_named(object, kind)) {
+        return false;
+      }
+      keep_pairs(object);
+      return container(kind, (held_.size() - begin) / 2, nullptr, begin);
+    case Kind::Set:
+    case Kind::FrozenSet:
+      return set(kind, object);
+    case Kind::Bytearray:
+    case Kind::NumpyArray: {
+      PyObject* copy = kind == Kind::NumpyArray
+                           ? numpy::copy_of(object)
+                           : PyBytes_FromStringAndSize(PyByteArray_AS_STRING(object),
+                                                       PyByteArray_GET_SIZE(object));
+      if (copy == nullptr) {
+        return false;
+      }
+      emit(kind, 0, copy);
+      return true;
+    }
+    case Kind::Range:
+    case Kind::Slice:
+    case Kind::Method:
+    case Kind::Partial:
+      return keep_named(object, kind) && container(kind, 0, nullptr, begin);
+    case Kind::Identity:
+    case Kind::Int:
+    case Kind::Float:
+    case Kind::Complex:
+    case Kind::Str:
+    case Kind::Bytes:
+    case Kind::NumpyScalar:
+    case Kind::Function:
+    case Kind::Leaf:
+    case Kind::Forward:
+    case Kind::Opaque:
+    case Kind::Owner:
+    case Kind::Stateless:
+    case Kind::Unset:
+    case Kind::Ref:
+    case Kind::Extent:
+    case Kind::Closure:
+    case Kind::Cell:
+    case Kind::Instance:
+    case Kind::Reduce:
+    case Kind::Call:
+      break;  // `inner` does not ask for these
+  }
+  PyErr_SetString(PyExc_SystemError, "autojit: this kind has no parts of its own");
   return false;
 }
 
@@ -775,7 +848,7 @@ bool Flattener::cell(PyObject* object) {
 bool Flattener::immutable(PyObject* object, const TypePlan& plan) {
   // No one but its holder and `held_` refers to it, so that it is met once.
   if (Py_REFCNT(object) <= 2) {
-    return immutable_parts(object, plan);
+    return parts_of_kind(object, plan);
   }
   bool inserted = false;
   std::uint32_t place = met_immutable_.get_or_insert(
@@ -794,7 +867,7 @@ bool Flattener::immutable(PyObject* object, const TypePlan& plan) {
       return true;
     }
   }
-  if (!immutable_parts(object, plan)) {
+  if (!parts_of_kind(object, plan)) {
     return false;
   }
   std::size_t size = nodes().size() - index;
@@ -808,22 +881,6 @@ bool Flattener::immutable(PyObject* object, const TypePlan& plan) {
     return false;  // to begin again
   }
   return true;
-}
-
-bool Flattener::immutable_parts(PyObject* object, const TypePlan& plan) {
-  std::size_t begin = held_.size();
-  switch (plan.kind) {
-    case Kind::Tuple:
-      return tuple(object);
-    case Kind::NamedTuple:
-      keep_items(PySequence_Fast_ITEMS(object), PyTuple_GET_SIZE(object));
-      return container(plan.kind, held_.size() - begin,
-                       Py_NewRef(reinterpret_cast<PyObject*>(plan.type)), begin);
-    case Kind::FrozenSet:
-      return set(plan.kind, object);
-    default:  // a slice or a method
-      return keep_named(object, plan.kind) && container(plan.kind, 0, nullptr, begin);
-  }
 }
 
 bool Flattener::tuple(PyObject* object) {
@@ -869,42 +926,6 @@ bool Flattener::set(Kind kind, PyObject* object) {
     fold(index, mutable_before, object);
   }
   return true;
-}
-
-// Of an object that has just been met for the first time.
-bool Flattener::mutable_parts(PyObject* object, Kind kind) {
-  std::size_t begin = held_.size();
-  switch (kind) {
-    case Kind::List:
-      keep_items(PySequence_Fast_ITEMS(object), PyList_GET_SIZE(object));
-      return container(kind, held_.size() - begin, nullptr, begin);
-    case Kind::Dict:
-      keep_pairs(object);
-      return container(kind, (held_.size() - begin) / 2, nullptr, begin);
-    case Kind::DefaultDict:
-      if (!keep_named(object, kind)) {
-        return false;
-      }
-      keep_pairs(object);
-      return container(kind, (held_.size() - begin) / 2, nullptr, begin);
-    case Kind::Set:
-      return set(kind, object);
-    case Kind::Bytearray:
-    case Kind::NumpyArray: {
-      PyObject* copy = kind == Kind::NumpyArray
-                           ? numpy::copy_of(object)
-                           : PyBytes_FromStringAndSize(PyByteArray_AS_STRING(object),
-                                                       PyByteArray_GET_SIZE(object));
-      if (copy == nullptr) {
-        return false;
-      }
-      emit(kind, 0, copy);
-      return true;
-    }
-    default:  // a partial
-      emit(kind, 0, nullptr);
-      return keep_named(object, kind) && parts(begin, held_.size());
-  }
 }
 
 // An instance of a class that is none of the known ones.

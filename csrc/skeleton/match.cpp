@@ -152,10 +152,10 @@ class Matcher {
   SmallVector<PyObject*, 64> met_;  // borrowed
   std::vector<Later> later_;
   OwnedVector held_;  // what else would be gone before the end
-  // Among closures: what the call hands through, and whether a function that is in both
-  // must not have changed.
+  // Among closures: what the call hands through, and the function of the call that is
+  // being looked at, if it may have changed.
   const OwnedVector* handed_through_ = nullptr;
-  bool strictly_ = false;
+  const Node* argument_ = nullptr;
 };
 
 // The common kinds of part without a call.
@@ -680,7 +680,7 @@ bool Matcher::closure_parts(PyObject* object, const Node& head) {
 
 bool Matcher::closure(PyObject* object, const Node& head) {
   meet(object, head.extra);
-  if (object != head.object || strictly_) {
+  if (object != head.object || &head != argument_) {
     return closure_parts(object, head);
   }
   const Node* extent = pc_;
@@ -728,11 +728,14 @@ bool Matcher::skip_changed(PyObject* function, const Node* begin, const Node* en
 bool Matcher::closures(const Program& call, const OwnedVector& handed_through,
                        bool strictly) {
   handed_through_ = &handed_through;
-  strictly_ = strictly;
-  if (handed_through.size() != program_.handed_through.size() ||
-      !items(call.functions.data(),
-             static_cast<std::uint32_t>(call.functions.size()))) {
+  if (handed_through.size() != program_.handed_through.size()) {
     return false;
+  }
+  for (PyObject* function : call.functions) {
+    argument_ = strictly ? nullptr : pc_;
+    if (!part(function)) {
+      return false;
+    }
   }
   for (std::size_t i = 0; i < program_.holders.size(); ++i) {
     Owned value = read(program_.holders[i], program_.names_read[i]);
@@ -742,6 +745,9 @@ bool Matcher::closures(const Program& call, const OwnedVector& handed_through,
     }
     if (!part_or_unset(value.get())) {  // its holder keeps it alive
       return false;
+    }
+    if (program_.names_read[i] == nullptr) {  // or not, if it was made to be looked at
+      held_.steal(value.release());
     }
   }
   return true;

@@ -41,7 +41,7 @@ class Rebuilder {
   bool parts(std::uint32_t count);
   PyObject* take_tuple(std::uint32_t count);
   PyObject* take_items(PyObject* made, PyObject** items, std::uint32_t count);
-  bool fill_dict(PyObject* dict, std::uint32_t count);
+  bool fill_dict(PyObject* dict, const Node& head);
   PyObject* list(const Node& head);
   PyObject* set(const Node& head);
   PyObject* partial(const Node& head);
@@ -145,14 +145,18 @@ PyObject* Rebuilder::list(const Node& head) {
   return made.release();
 }
 
-bool Rebuilder::fill_dict(PyObject* dict, std::uint32_t count) {
-  for (std::uint32_t i = 0; i < count; ++i) {
+bool Rebuilder::fill_dict(PyObject* dict, const Node& head) {
+  for (std::uint32_t i = 0; i < head.size; ++i) {
     Owned key = Owned::steal(part());
     if (!key) {
       return false;
     }
     Owned value = Owned::steal(part());
-    if (!value || PyDict_SetItem(dict, key.get(), value.get()) < 0) {
+    if (!value) {
+      return false;
+    }
+    if (PyDict_SetItem(dict, key.get(), value.get()) < 0) {
+      failed(head);
       return false;
     }
   }
@@ -213,7 +217,7 @@ PyObject* Rebuilder::default_dict(const Node& head) {
       PyObject_SetAttrString(made.get(), "default_factory", factory.get()) < 0) {
     return nullptr;
   }
-  return fill_dict(made.get(), head.size) ? made.release() : nullptr;
+  return fill_dict(made.get(), head) ? made.release() : nullptr;
 }
 
 PyObject* Rebuilder::instance(const Node& head) {
@@ -233,7 +237,7 @@ PyObject* Rebuilder::instance(const Node& head) {
   if (head.size != 0) {
     // Filling the instance's own dict keeps its keys shared with the class's others.
     Owned dict = Owned::steal(PyObject_GenericGetDict(made.get(), nullptr));
-    if (!dict || !fill_dict(dict.get(), head.size)) {
+    if (!dict || !fill_dict(dict.get(), head)) {
       return nullptr;
     }
   }
@@ -301,7 +305,15 @@ const char* class_of(const Node& node) {
     case Payload::Whole:
       return Py_TYPE(node.object)->tp_name;
     default:
+      break;
+  }
+  switch (node.kind) {
+    case Kind::Partial:
       return "functools.partial";
+    case Kind::DefaultDict:
+      return "collections.defaultdict";
+    default:
+      return "dict";
   }
 }
 
@@ -408,7 +420,7 @@ PyObject* Rebuilder::node() {
         return nullptr;
       }
       meet(head, made.get());
-      return fill_dict(made.get(), head.size) ? made.release() : nullptr;
+      return fill_dict(made.get(), head) ? made.release() : nullptr;
     }
     case Kind::DefaultDict:
       return default_dict(head);

@@ -279,7 +279,7 @@ PyObject* skeleton_handed_through(PyObject* self, PyObject* call) {
 }
 
 // What a call hands through whole, and what its functions hold now; None if that is too
-// much.
+// much. Functions that a module defines are the same for all callers.
 PyObject* skeleton_captured(PyObject* self, PyObject* /*args*/) {
   const Program& program = as_skeleton(self)->program;
   std::vector<PyObject*> objects;
@@ -289,7 +289,10 @@ PyObject* skeleton_captured(PyObject* self, PyObject* /*args*/) {
       Py_RETURN_NONE;
     }
     objects.push_back(function);
-    objects.insert(objects.end(), held.begin(), held.end());
+    std::copy_if(held.begin(), held.end(), std::back_inserter(objects),
+                 [](PyObject* object) {
+                   return !PyFunction_Check(object) || !is_named_function(object);
+                 });
   }
   for (const Node& node : program.nodes) {
     if (is_handed_through(node)) {

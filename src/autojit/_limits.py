@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import EllipsisType
 from typing import NamedTuple
 
@@ -128,4 +129,4 @@ def as_bound(name: str, value: int | None) -> int:
         raise TypeError(f"{name} must be an int or None, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
-    return value
+    return min(value, sys.maxsize)

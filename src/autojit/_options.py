@@ -94,9 +94,11 @@ def checked(given: JitOptions) -> Checked:
     ValueError
         If a bound is not positive.
     """
-    for name in given:
+    for name, value in given.items():
         if name not in DEFAULTS:
             raise TypeError(f"jit() got an unexpected keyword argument {name!r}")
+        if isinstance(DEFAULTS[name], bool) and not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, got {value!r}")
     options = DEFAULTS | cast(dict[str, Any], given)
     bounds = [as_bound(name, options.pop(name)) for name in ("maxsize", "maxbytes")]
     compiler_options = options["compiler_options"]
