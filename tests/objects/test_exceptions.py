@@ -242,36 +242,27 @@ def test_an_error_of_jax_in_a_result_goes_through(x):
     assert "leaves[0]" in str(error.__cause__)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        UnicodeDecodeError("utf-8", b"abc", 1, 2, "reason"),
-        SyntaxError("message", ("file", 1, 2, "text")),
-        ImportError("message", name="name", path="path"),
-        FileNotFoundError(2, "missing", "file"),
-        StopIteration(5),
-        SystemExit(3),
-        KeyError("key"),
-        AttributeError("message", name="name"),
-        NameError("message", name="name"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
+ERRORS = [
+    UnicodeDecodeError("utf-8", b"abc", 1, 2, "reason"),
+    SyntaxError("message", ("file", 1, 2, "text")),
+    ImportError("message", name="name", path="path"),
+    FileNotFoundError(2, "missing", "file"),
+    StopIteration(5),
+    SystemExit(3),
+    KeyError("key"),
+    AttributeError("message", name="name"),
+    NameError("message", name="name"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_what_a_builtin_exception_holds_stays(error, x):
     error.__context__ = KeyError("context")
     error.__suppress_context__ = True
     back, _ = autojit.jit(lambda error, x: (error, x))(error, x)
     assert origin(back) == origin(error)
-    for name in (
-        "reason",
-        "lineno",
-        "path",
-        "errno",
-        "filename",
-        "value",
-        "code",
-        "name",
-    ):
+    names = "reason lineno path errno filename value code name"
+    for name in names.split():
         assert getattr(back, name, None) == getattr(error, name, None)
 
 

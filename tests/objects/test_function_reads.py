@@ -153,65 +153,72 @@ def made_anew(modules, text):
     return functions.make
 
 
-@pytest.mark.parametrize("text", READS.values(), ids=READS)
-def test_what_a_function_reads_by_name_is_never_stale(modules, text):
-    make = made_anew(modules, text)
-    f = autojit.jit(lambda function, y: function(y))
-    x = jnp.ones(2)
+@pytest.fixture
+def x():
+    """Ones, so that a gradient has the factor that a function reads as its value."""
+    return jnp.ones(2)
+
+
+@pytest.fixture
+def apply():
+    """Return a dispatcher that applies a function."""
+    return autojit.jit(lambda function, y: function(y))
+
+
+def check_changes(apply, make, change, x):
+    """Check that each value of what a function reads is traced once, and never stale.
+
+    `make` makes the function anew, which multiplies by that value.
+    """
     for value, traces in ((1.0, 1), (2.0, 2), (1.0, 2)):
-        set_all(modules[0], value)
+        change(value)
         for _ in range(3):
-            assert_array_equal(f(make(), x), value * x)
-        assert f.cache_info().traces == traces
+            assert_array_equal(apply(make(), x), value * x)
+        assert apply.cache_info().traces == traces
 
 
-@pytest.mark.parametrize("text", UNKNOWN.values(), ids=UNKNOWN)
-def test_a_function_of_which_this_cannot_be_known_goes_by_identity(modules, text):
-    make = made_anew(modules, text)
-    f = autojit.jit(lambda function, y: function(y))
-    x = jnp.ones(2)
-    for value in (1.0, 2.0):
+@pytest.mark.parametrize("text", READS.values(), ids=READS)
+def test_what_a_function_reads_by_name_is_never_stale(modules, text, apply, x):
+    def change(value):
         set_all(modules[0], value)
-        assert_array_equal(f(make(), x), value * x)
-    traces = f.cache_info().traces
-    function = make()
-    for _ in range(3):
-        assert_array_equal(f(function, x), 2 * x)
-    assert f.cache_info().traces == traces + 1
 
-
-def test_what_libraries_do_is_not_followed():
-    def make():
-        return lambda y: jnp.sum(jax.nn.relu(jnp.sin(y)))
-
-    f = autojit.jit(lambda function, y: function(y))
-    for _ in range(3):
-        f(make(), jnp.ones(2))
-    assert f.cache_info().traces == 1
+    check_changes(apply, made_anew(modules, text), change, x)
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
-def test_a_table_of_any_size_is_compared(size):
+def test_a_table_of_any_size_is_compared(size, apply, x):
     table = dict.fromkeys(range(size), 1.0)
 
-    def make():
-        return lambda y: y * table[size - 1]
-
-    f = autojit.jit(lambda function, y: function(y))
-    x = jnp.ones(2)
-    for value in (1.0, 2.0, 1.0):
+    def change(value):
         table[size - 1] = value
-        for _ in range(3):
-            assert_array_equal(f(make(), x), value * x)
-    assert f.cache_info().traces == 2
+
+    check_changes(apply, lambda: lambda y: y * table[size - 1], change, x)
 
 
-def test_a_method_of_a_module_level_class_made_anew(modules):
+@pytest.mark.parametrize("text", UNKNOWN.values(), ids=UNKNOWN)
+def test_a_function_of_which_this_cannot_be_known_goes_by_identity(
+    modules, text, apply, x
+):
+    make = made_anew(modules, text)
+    for value in (1.0, 2.0):
+        set_all(modules[0], value)
+        assert_array_equal(apply(make(), x), value * x)
+    traces = apply.cache_info().traces
+    function = make()
+    for _ in range(3):
+        assert_array_equal(apply(function, x), 2 * x)
+    assert apply.cache_info().traces == traces + 1
+
+
+def test_what_libraries_do_is_not_followed(apply, x):
+    for _ in range(3):
+        apply(lambda y: jnp.sum(jax.nn.relu(jnp.sin(y))), x)
+    assert apply.cache_info().traces == 1
+
+
+def test_a_partial_of_a_lambda_that_calls_a_function_of_a_module(modules, apply, x):
     names, functions = modules
-    set_all(names, 1.0)
-    f = autojit.jit(lambda function, y: function(y))
-    x = jnp.ones(2)
     for value in (1.0, 2.0):
         set_all(names, value)
         partial = functools.partial(lambda n, y: n * functions.inner(y), 1)
-        assert_array_equal(f(partial, x), value * x)
+        assert_array_equal(apply(partial, x), value * x)

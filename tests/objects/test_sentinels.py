@@ -108,16 +108,11 @@ def test_sentinels_of_a_function(x):
 
 
 def test_sentinels_in_a_container_that_others_hold(x):
-    colours = {"red": Unset(), "blue": Unset()}
-    others = {"red": Unset(), "blue": Unset()}
+    colours, others = ({"red": Unset(), "blue": Unset()} for _ in range(2))
     names = [colours]
-
-    def f(markers, y):
-        return y if markers["red"] is names[0]["red"] else -y
-
-    g = autojit.jit(f)
-    assert_array_equal(g(colours, x), x)
-    assert_array_equal(g(others, x), -x)
+    f = autojit.jit(lambda m, y: y if m["red"] is names[0]["red"] else -y)
+    assert_array_equal(f(colours, x), x)
+    assert_array_equal(f(others, x), -x)
 
 
 class Relu:
@@ -138,7 +133,6 @@ def test_layers_made_anew_share_a_trace(x):
     f = autojit.jit(lambda layer, y: layer(y))
     for _ in range(3):
         f(Relu(), x)
-    for _ in range(3):
         layer = Relu()
         f(layer, x)
     assert f.cache_info().traces == 1
@@ -148,9 +142,11 @@ def test_layers_made_anew_share_a_trace(x):
         assert_array_equal(g(model, x), (x + i) * x)
         assert_array_equal(g(model=model, y=x), (x + i) * x)
     assert g.cache_info().traces == 2  # by keyword it is another call
+    h = autojit.jit(lambda pair, y: pair[0](pair[1](y)))
     for _ in range(3):
         shared = Relu()
-        autojit.jit(lambda pair, y: pair[0](pair[1](y)))([shared, shared], x)
+        assert_array_equal(h([shared, shared], x), x)
+    assert h.cache_info().traces == 1
 
 
 def test_each_caller_gets_his_own_back(x):
@@ -162,13 +158,12 @@ def test_each_caller_gets_his_own_back(x):
     assert result is not f(Unset(), x)[0][0]
 
 
-def test_two_layers_are_not_one(x):
+def test_two_layers_are_not_one():
     f = autojit.jit(lambda a, b: a is b)
     layer = Relu()
-    assert f(layer, layer)
-    assert not f(layer, Relu())
+    for other in (layer, Relu(), layer):
+        assert f(layer, other) is (other is layer)
     assert not f(Relu(), Relu())
-    assert f(layer, layer)
 
 
 def test_what_the_function_sets_is_not_the_callers(x):
@@ -230,40 +225,37 @@ def test_sentinels_that_others_can_reach(x):
 
 
 def test_sentinels_in_weak_dicts(x):
-    rates = weakref.WeakKeyDictionary()
     first, second = Unset(), Unset()
-    rates[first] = 2.0
-    rates[second] = 3.0
+    rates = weakref.WeakKeyDictionary({first: 2.0, second: 3.0})
     f = autojit.jit(lambda y, m: y * rates[m])
-    assert_array_equal(f(x, first), 2 * x)
-    assert_array_equal(f(x, second), 3 * x)
+    for marker, rate in ((first, 2.0), (second, 3.0)):
+        assert_array_equal(f(x, marker), rate * x)
 
 
-def test_sentinels_of_functions_that_others_hold(x):
-    def get(marker):
-        return lambda: marker
-
-    def default(marker):
-        return lambda marker=marker: marker
-
-    for make in (get, default):
-        getters = [make(Unset()), make(Unset())]
-        f = autojit.jit(lambda g, y, gs=getters: y + (1 if g() is gs[0]() else 2))
-        assert_array_equal(f(getters[0], x), x + 1)
-        assert_array_equal(f(getters[1], x), x + 2)
+@pytest.mark.parametrize(
+    "make",
+    [lambda marker: lambda: marker, lambda marker: lambda marker=marker: marker],
+    ids=["closure", "default"],
+)
+def test_sentinels_of_functions_that_others_hold(x, make):
+    getters = [make(Unset()), make(Unset())]
+    f = autojit.jit(lambda get, y: y + (1 if get() is getters[0]() else 2))
+    for number, get in enumerate(getters, 1):
+        assert_array_equal(f(get, x), x + number)
 
 
-def test_an_empty_instance_that_occurs_twice_in_a_result(x):
+def test_an_empty_instance_made_by_the_function_is_new_for_each_call(x):
+    @autojit.jit
     def f(y):
         made = Unset()
         return [made, {"made": made}, y]
 
-    g = autojit.jit(f)
-    first, second = g(x), g(x)
-    assert first[0] is first[1]["made"]
-    first[0].tag = 1
-    assert first[0] is not second[0]
-    assert vars(second[0]) == {}
+    (one, again, _), (other, _, _) = f(x), f(x)
+    assert type(one) is Unset
+    assert one is again["made"]
+    assert one is not other
+    one.tag = 1
+    assert vars(other) == {}
 
 
 def test_a_sentinel_that_gets_state_is_noticed(x):
@@ -277,13 +269,6 @@ def test_a_sentinel_that_gets_state_is_noticed(x):
         assert_array_equal(f(marker, x), x + (a or 0))
 
 
-def test_an_empty_instance_made_by_the_function_is_new_for_each_call(x):
-    f = autojit.jit(lambda y: {"made": Unset(), "y": y})
-    first, second = f(x)["made"], f(x)["made"]
-    assert type(first) is Unset
-    assert first is not second
-
-
 def test_a_sentinel_made_by_no_one_in_particular_is_not_kept(x):
     class Local:
         pass
@@ -292,8 +277,11 @@ def test_a_sentinel_made_by_no_one_in_particular_is_not_kept(x):
     for _ in range(3):
         f(Local(), x)
     assert f.cache_info().currsize == 1
+    gone = weakref.ref(Local)
+    del Local
     f.clear_cache()
     gc.collect()
+    assert gone() is None
 
 
 def test_the_tag_of_equinox_counts_traces(x):
@@ -316,10 +304,6 @@ class Module(eqx.Module):
     a: typing.Any
     b: typing.Any
     c: typing.Any
-
-
-class Undeclared:
-    pass
 
 
 def in_order(cls, names, values):
@@ -371,41 +355,35 @@ def test_a_hit_in_another_order_than_declared_hashes_nothing(x):
 
 def test_other_values_in_another_order(x):
     f = autojit.jit(lambda obj: obj.a * obj.b)
-    for names in ("abc", "cab"):
-        for b in (2, 3):
-            obj = in_order(Declared, names, {"a": x, "b": b, "c": 0})
-            assert_array_equal(f(obj), b * x)
+    for names, b in itertools.product(("abc", "cab"), (2, 3)):
+        assert_array_equal(
+            f(in_order(Declared, names, {"a": x, "b": b, "c": 0})), b * x
+        )
     assert f.cache_info().traces == 2
 
 
 def test_the_order_of_other_attributes_counts(x):
-    def names(obj):
-        return list(vars(obj))
-
     values = {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}
-    f = autojit.jit(lambda obj, y: (y, names(obj)))
-    assert f(in_order(Undeclared, "ab", values), x)[1] == ["a", "b"]
-    assert f(in_order(Undeclared, "ba", values), x)[1] == ["b", "a"]
-    assert f(in_order(Declared, "dbeac", values), x)[1] == list("abcde")
-    assert f(in_order(Declared, "ebdac", values), x)[1] == list("abced")
+    f = autojit.jit(lambda obj, y: (y, list(vars(obj))))
+    for cls, given, seen in (
+        (Unset, "ab", "ab"),
+        (Unset, "ba", "ba"),
+        (Declared, "dbeac", "abcde"),
+        (Declared, "ebdac", "abced"),
+    ):
+        assert f(in_order(cls, given, values), x)[1] == list(seen)
 
 
 def test_attributes_in_another_order_within_others(x):
     f = autojit.jit(lambda objs: [obj.a["w"] * obj.c.b for obj in objs])
 
     def make(outer, inner, i):
-        return [
-            in_order(
-                Declared,
-                outer,
-                {
-                    "a": {"w": x + i + j, "n": 1},
-                    "b": (1, 2),
-                    "c": in_order(Declared, inner, {"a": 1, "b": x + j, "c": [1]}),
-                },
-            )
-            for j in range(3)
-        ]
+        made = []
+        for j in range(3):
+            c = in_order(Declared, inner, {"a": 1, "b": x + j, "c": [1]})
+            values = {"a": {"w": x + i + j, "n": 1}, "b": (1, 2), "c": c}
+            made.append(in_order(Declared, outer, values))
+        return made
 
     for i, orders in enumerate([("abc", "abc"), ("cba", "bca"), ("bac", "cab")]):
         for k in range(2):
