@@ -27,20 +27,9 @@ import uuid
 import jax
 import numpy as np
 
-# Struct sequences, and the dtypes and numpy scalars that only their reduction can take
-# apart, have an identity.
-REDUCED_VALUES_ARE_SHARED = True
-
 _ATOMS = (
-    type(None),
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    type(Ellipsis),
-    type(NotImplemented),
+    *(bool, int, float, complex, str, bytes),
+    *(type(None), type(Ellipsis), type(NotImplemented)),
 )
 _BY_IDENTITY = (
     type,
@@ -77,18 +66,12 @@ _BASES = {
     str: lambda value: str.__getitem__(value, slice(None)),
     bytes: lambda value: bytes.__getitem__(value, slice(None)),
 }
-_VIEWS = (
-    type({}.keys()),
-    type({}.values()),
-    type({}.items()),
-    type(collections.OrderedDict().keys()),
-    type(collections.OrderedDict().values()),
-    type(collections.OrderedDict().items()),
+_VIEWS = tuple(
+    type(view)
+    for mapping in ({}, collections.OrderedDict())
+    for view in (mapping.keys(), mapping.values(), mapping.items())
 )
-
-
-def identical_leaves(a, b):
-    return a is b
+identical_leaves = operator.is_
 
 
 def any_leaves(a, b):
@@ -170,19 +153,11 @@ def _is_opaque(cls):
 
 def is_value(cls):
     """Say whether objects of a type have no identity of their own."""
+    # What only its reduction can take apart has an identity: struct sequences, dtypes,
+    # the scalars of most of them.
     if cls in _ATOMS or cls in _VALUES or cls in _FIXED_SCALARS:
         return True
-    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return not _has_dict(cls)
-    return (
-        not REDUCED_VALUES_ARE_SHARED
-        and cls is not np.void
-        and (
-            issubclass(cls, np.generic | np.dtype)
-            or cls.__module__ == "ml_dtypes"
-            or hasattr(cls, "n_sequence_fields")
-        )
-    )
+    return issubclass(cls, tuple) and hasattr(cls, "_fields") and not _has_dict(cls)
 
 
 def _has_dict(cls):
@@ -246,7 +221,7 @@ def _children(obj):
         return None, [obj.__func__, obj.__self__]
     if cls is slice:
         return None, [obj.start, obj.stop, obj.step]
-    if cls is range:
+    if cls is range or issubclass(cls, np.generic):
         return exact(obj), []
     if issubclass(cls, np.ma.MaskedArray):
         return repr(obj.fill_value), [obj.data, np.ma.getmaskarray(obj)]
@@ -255,8 +230,6 @@ def _children(obj):
         if obj.dtype.hasobject:
             return (obj.shape, repr(obj.dtype), fortran), obj.ravel().tolist()
         return (obj.shape, repr(obj.dtype), fortran, obj.tobytes()), []
-    if issubclass(cls, np.generic):
-        return exact(obj), []
     if issubclass(cls, np.dtype) or issubclass(cls, _BY_REPR):
         return repr(obj), []
     if issubclass(cls, bytearray):

@@ -3,7 +3,6 @@
 `JAX_KINDS` lists them for the tests of all kinds in all positions.
 """
 
-import operator
 from dataclasses import dataclass, field
 
 import jax
@@ -17,7 +16,7 @@ from jax.sharding import (
     PartitionSpec,
     SingleDeviceSharding,
 )
-from kinds import Kind, Plain, add, double, once_for_each_array, triple
+from kinds import Kind, Plain, add, double, once_for_each_array, triple, whole
 
 import autojit
 
@@ -162,45 +161,38 @@ JAX_KINDS = {
     ),
     "PRNG keys": Kind(make_keys, lambda x: [make_keys(x)], arrays=1),
     # By identity.
-    "jitted function": Kind(
-        lambda x: JITTED, lambda x: jax.jit(double), lambda x: double, whole=True
+    "jitted function": whole(
+        lambda x: JITTED, lambda x: jax.jit(double), lambda x: double
     ),
-    "dispatcher": Kind(lambda x: DISPATCHER, lambda x: autojit.jit(double), whole=True),
-    "custom_jvp": Kind(
-        lambda x: with_jvp, lambda x: jax.custom_jvp(double), whole=True
+    "dispatcher": whole(lambda x: DISPATCHER, lambda x: autojit.jit(double)),
+    "custom_jvp": whole(lambda x: with_jvp, lambda x: jax.custom_jvp(double)),
+    "custom_vjp": whole(lambda x: with_vjp, lambda x: jax.custom_vjp(double)),
+    "custom_gradient": whole(
+        lambda x: with_gradient, lambda x: jax.custom_gradient(double)
     ),
-    "custom_vjp": Kind(
-        lambda x: with_vjp, lambda x: jax.custom_vjp(double), whole=True
+    "function of jax.numpy": whole(
+        lambda x: jnp.sin, lambda x: jnp.cos, lambda x: np.sin
     ),
-    "custom_gradient": Kind(
-        lambda x: with_gradient, lambda x: jax.custom_gradient(double), whole=True
-    ),
-    "function of jax.numpy": Kind(
-        lambda x: jnp.sin, lambda x: jnp.cos, lambda x: np.sin, whole=True
-    ),
-    "ufunc of jax.numpy": Kind(
-        lambda x: jnp.add, lambda x: jnp.subtract, lambda x: np.add, whole=True
+    "ufunc of jax.numpy": whole(
+        lambda x: jnp.add, lambda x: jnp.subtract, lambda x: np.add
     ),
     "scalar type of jax.numpy": Kind(lambda x: jnp.float32, lambda x: np.float32),
-    "Device": Kind(lambda x: DEVICE, lambda x: str(DEVICE), whole=True),
+    "Device": whole(lambda x: DEVICE, lambda x: str(DEVICE)),
     # Functions by value: transformed anew for each call.
-    "jax.grad": Kind(
+    "jax.grad": whole(
         lambda x: jax.grad(double),
         lambda x: jax.grad(triple),
         lambda x: jax.grad(double, has_aux=True),
-        whole=True,
     ),
-    "jax.vmap": Kind(
+    "jax.vmap": whole(
         lambda x: jax.vmap(double),
         lambda x: jax.vmap(triple),
         lambda x: jax.vmap(double, out_axes=1),
-        whole=True,
     ),
-    "jax.checkpoint": Kind(
+    "jax.checkpoint": whole(
         lambda x: jax.checkpoint(double),
         lambda x: jax.checkpoint(triple),
         lambda x: jax.checkpoint(double, static_argnums=0),
-        whole=True,
     ),
     # Where and how arrays are.
     "Mesh": Kind(
@@ -283,7 +275,7 @@ JAX_KINDS = {
             lambda x, cls=cls: cls(x, "b"),
             lambda x, cls=cls: cls(x, "c"),
             lambda x, cls=cls: Plain(a=x, b="b"),
-            inner=operator.attrgetter("a"),
+            inner="a",
         )
         for cls in (*REGISTERED, Static)
     },

@@ -164,116 +164,41 @@ class Access(enum.Flag):
     WRITE = enum.auto()
 
 
-class MyInt(int):
-    pass
+def subclass(name, base, slots=None):
+    """Return a subclass; without `slots`, its instances have a ``__dict__``."""
+    return type(name, (base,), {} if slots is None else {"__slots__": slots})
 
 
-class MyFloat(float):
-    pass
+MyInt = subclass("MyInt", int)
+MyFloat = subclass("MyFloat", float)
+MyStr = subclass("MyStr", str)
+MyBytes = subclass("MyBytes", bytes)
+MyTuple = subclass("MyTuple", tuple)
+MyList = subclass("MyList", list)
+MyDict = subclass("MyDict", dict)
+MySet = subclass("MySet", set)
+MyComplex = subclass("MyComplex", complex)
+MyBytearray = subclass("MyBytearray", bytearray)
+MyFrozenset = subclass("MyFrozenset", frozenset)
+MyDeque = subclass("MyDeque", collections.deque)
+MyDefaultDict = subclass("MyDefaultDict", collections.defaultdict)
+MyOrderedDict = subclass("MyOrderedDict", collections.OrderedDict)
+MyPartial = subclass("MyPartial", functools.partial)
+MyModule = subclass("MyModule", types.ModuleType)
+MyArray = subclass("MyArray", np.ndarray)
+# A namedtuple has no `__dict__`.
+SubPoint = subclass("SubPoint", Point)
 
-
-class MyStr(str):
-    pass
-
-
-class MyBytes(bytes):
-    pass
-
-
-class MyTuple(tuple):
-    pass
-
-
-class MyList(list):
-    pass
-
-
-class MyDict(dict):
-    pass
-
-
-class MySet(set):
-    pass
-
-
-class MyComplex(complex):
-    pass
-
-
-class MyBytearray(bytearray):
-    pass
-
-
-class MyFrozenset(frozenset):
-    pass
-
-
-class MyDeque(collections.deque):
-    pass
-
-
-class MyDefaultDict(collections.defaultdict):
-    pass
-
-
-class MyOrderedDict(collections.OrderedDict):
-    pass
-
-
-class MyPartial(functools.partial):
-    pass
-
-
-class MyModule(types.ModuleType):
-    pass
-
-
-class MyArray(np.ndarray):
-    pass
-
-
-class SubPoint(Point):
-    """A namedtuple with a ``__dict__``."""
-
-
-class BareInt(int):
-    __slots__ = ()
-
-
-class BareStr(str):
-    __slots__ = ()
-
-
-class BareTuple(tuple):
-    __slots__ = ()
-
-
-class MyCounter(collections.Counter):
-    __slots__ = ("slot",)
-
-
-class SlotDefaultDict(collections.defaultdict):
-    __slots__ = ("slot",)
-
-
-class SlotDate(datetime.date):
-    __slots__ = ("slot",)
-
-
-class SlotError(ValueError):
-    __slots__ = ("slot",)
-
-
-class MyFraction(fractions.Fraction):
-    pass
-
-
-class BareDict(dict):
-    __slots__ = ()
-
-
-class SlotList(list):
-    __slots__ = ("note",)
+BareInt = subclass("BareInt", int, slots=())
+BareStr = subclass("BareStr", str, slots=())
+BareTuple = subclass("BareTuple", tuple, slots=())
+MyCounter = subclass("MyCounter", collections.Counter, slots=("slot",))
+SlotDefaultDict = subclass("SlotDefaultDict", collections.defaultdict, slots=("slot",))
+SlotDate = subclass("SlotDate", datetime.date, slots=("slot",))
+SlotError = subclass("SlotError", ValueError, slots=("slot",))
+MyFraction = subclass("MyFraction", fractions.Fraction)
+BareDict = subclass("BareDict", dict, slots=())
+SlotList = subclass("SlotList", list, slots=("note",))
 
 
 class Reduced:
@@ -499,9 +424,7 @@ class Singleton:
 SINGLETON = Singleton()
 
 
-class OtherSingleton:
-    handed_through_whole = True
-
+class OtherSingleton(Singleton):
     def __reduce__(self):
         return "OTHER_SINGLETON"
 
@@ -592,9 +515,6 @@ def add(x, y):
     return x + y
 
 
-getter = operator.itemgetter(1)
-
-
 class Maker:
     """Has a class method."""
 
@@ -626,8 +546,8 @@ def nested_instances(depth, inner=None):
 # --- One of each kind ---
 #
 # `Kind` describes the objects of one row of the contract's table. `KINDS` lists all of
-# the standard library and of numpy; those of JAX and of libraries stand with their
-# tests, in test_jax_objects.py and test_libraries.py.
+# the standard library and of numpy; those of JAX and of libraries are in jax_kinds.py
+# and library_kinds.py.
 
 
 class Kind:
@@ -643,8 +563,9 @@ class Kind:
     look : callable, optional
         Turns an object into one that `same_graph` can compare: for what keeps its
         state where Python does not see it. May use the object up.
-    inner : callable, optional
-        Returns what `make` was given. Says that the kind can hold anything.
+    inner : callable or str, optional
+        Returns what `make` was given, or names the attribute that is it. Says that the
+        kind can hold anything.
     arrays : int, optional
         How many leaves there are. By default, as many as are seen.
     whole : bool, default: False
@@ -673,7 +594,7 @@ class Kind:
         self.make = make
         self.others = others
         self.look = look or (lambda obj: obj)
-        self.inner = inner
+        self.inner = operator.attrgetter(inner) if isinstance(inner, str) else inner
         self.whole = whole
         self.rebuilt_as = rebuilt_as
         self.iterates = iterates
@@ -697,6 +618,23 @@ class Kind:
         if type(a) is not (self.rebuilt_as or type(b)):
             return False
         return same_graph(self.look(a), self.look(b), leaves)
+
+
+def whole(make, *others, **more):
+    return Kind(make, *others, whole=True, **more)
+
+
+def kind_of(function, argument, *others, **more):
+    """Return the kind of what a function makes of an argument, and of others."""
+    makers = [lambda x, arg=arg: function(arg) for arg in (argument, *others)]
+    return Kind(*makers, **more)
+
+
+def iterator(make, *others, **more):
+    return Kind(make, *others, **{"look": list} | more, iterates=True)
+
+
+first = operator.itemgetter(0)
 
 
 def same_value(a, b):
@@ -788,31 +726,19 @@ def advanced_file(file):
 
 
 def closure_over(value):
-    def closure():
-        return value
-
-    return closure
+    return lambda: value
 
 
 def other_closure_over(value):
-    def closure():
-        return [value]
-
-    return closure
+    return lambda: [value]
 
 
 def function_with_default(value):
-    def function(default=value):
-        return default
-
-    return function
+    return lambda default=value: default
 
 
 def function_with_keyword_default(value):
-    def function(*, default=value):
-        return default
-
-    return function
+    return lambda *, default=value: default
 
 
 def function_with_attribute(value):
@@ -867,7 +793,6 @@ def local_class():
 # What is compared by identity is made once.
 LOCAL_CLASS = local_class()
 OTHER_LOCAL_CLASS = local_class()
-# A lambda, not a named function: that is the kind of object to be tested.
 # A lambda is what is wanted, not a function with a name.
 LAMBDA = lambda x: x + 1  # noqa: E731
 OPAQUE = Opaque()
@@ -920,14 +845,14 @@ KINDS = {
         lambda x: (x, 1, (2, x)),
         lambda x: (x, 1, (x, 2)),
         lambda x: [x, 1, (2, x)],
-        inner=operator.itemgetter(0),
+        inner=first,
     ),
     "empty list": Kind(lambda x: [], lambda x: (), lambda x: [[]]),
     "list": Kind(
         lambda x: [x, 1, [2, x]],
         lambda x: [x, 1, [2], x],
         lambda x: [x, True, [2, x]],
-        inner=operator.itemgetter(0),
+        inner=first,
     ),
     "empty dict": Kind(lambda x: {}, lambda x: set(), lambda x: {None: None}),
     "dict": Kind(
@@ -984,15 +909,13 @@ KINDS = {
     "range": Kind(lambda x: range(1, 10, 2), lambda x: range(1, 9, 2)),
     "slice": Kind(lambda x: slice(1, None, 2), lambda x: slice(1, None, 2.0)),
     "slice with anything": Kind(
-        lambda x: slice(0, x, (1,)),
-        lambda x: slice(0, x, [1]),
-        inner=operator.attrgetter("stop"),
+        lambda x: slice(0, x, (1,)), lambda x: slice(0, x, [1]), inner="stop"
     ),
     "namedtuple": Kind(
         lambda x: Point(x, [1]),
         lambda x: OtherPoint(x, [1]),
         lambda x: (x, [1]),
-        inner=operator.attrgetter("a"),
+        inner="a",
     ),
     "struct sequence": Kind(
         lambda x: time.gmtime(0),
@@ -1010,7 +933,7 @@ KINDS = {
     "struct sequence with anything": Kind(
         lambda x: os.terminal_size([x, 1]),
         lambda x: os.terminal_size([x, True]),
-        inner=operator.attrgetter("columns"),
+        inner="columns",
     ),
     # By identity.
     "Enum": Kind(lambda x: Color.BLUE, lambda x: Color.RED, lambda x: 2),
@@ -1024,100 +947,78 @@ KINDS = {
         lambda x: MODULE, lambda x: types.ModuleType("module")
     ),
     "jax.numpy": Kind(lambda x: jnp, lambda x: np),
-    "bare object": Kind(lambda x: SENTINEL, lambda x: object(), whole=True),
+    "bare object": whole(lambda x: SENTINEL, lambda x: object()),
     "builtin function": Kind(lambda x: len, lambda x: repr),
     "method of a builtin class": Kind(lambda x: str.upper, lambda x: str.lower),
     "slot of a builtin class": Kind(lambda x: int.__add__, lambda x: int.__sub__),
-    "method of a C object": Kind(
-        lambda x: FROM_HEX, lambda x: bytearray.fromhex, whole=True
-    ),
-    "numpy ufunc": Kind(lambda x: np.add, lambda x: np.subtract, whole=True),
-    "cached function": Kind(
-        lambda x: CACHED, lambda x: functools.lru_cache(double), whole=True
-    ),
+    "method of a C object": whole(lambda x: FROM_HEX, lambda x: bytearray.fromhex),
+    "numpy ufunc": whole(lambda x: np.add, lambda x: np.subtract),
+    "cached function": whole(lambda x: CACHED, lambda x: functools.lru_cache(double)),
     # Functions by value.
-    "function": Kind(lambda x: double, lambda x: triple, whole=True),
+    "function": whole(lambda x: double, lambda x: triple),
     "lambda": Kind(
         lambda x: LAMBDA,
         lambda x: lambda x: x + 1,  # The same text in another place.
         whole=True,
     ),
-    "closure over nothing": Kind(
-        lambda x: function_with_an_empty_cell(),
-        lambda x: closure_over(None),
-        whole=True,
+    "closure over nothing": whole(
+        lambda x: function_with_an_empty_cell(), lambda x: closure_over(None)
     ),
-    "closure": Kind(
+    "closure": whole(
         lambda x: closure_over([1, text("a", "b"), {"k": Plain(a=2)}]),
         lambda x: closure_over([1, "ab", {"k": Plain(a=2.0)}]),
         lambda x: other_closure_over([1, "ab", {"k": Plain(a=2)}]),
-        whole=True,
     ),
-    "closure over an array": Kind(
+    "closure over an array": whole(
         lambda x: closure_over([x, 1]),
         lambda x: closure_over([jnp.copy(x), 1]),
         lambda x: closure_over([x, 2]),
-        whole=True,
     ),
-    "closure over a closure": Kind(
+    "closure over a closure": whole(
         lambda x: closure_over((closure_over([1]), x)),
         lambda x: closure_over((closure_over([2]), x)),
-        whole=True,
     ),
-    "function with a default": Kind(
+    "function with a default": whole(
         lambda x: function_with_default([1, x]),
         lambda x: function_with_default([2, x]),
         lambda x: function_with_keyword_default([1, x]),
-        whole=True,
     ),
-    "function with a keyword default": Kind(
+    "function with a keyword default": whole(
         lambda x: function_with_keyword_default({"a": x}),
         lambda x: function_with_keyword_default({"b": x}),
-        whole=True,
     ),
-    "function with an attribute": Kind(
+    "function with an attribute": whole(
         lambda x: function_with_attribute([1, x]),
         lambda x: function_with_attribute([2, x]),
-        whole=True,
     ),
-    "annotated function": Kind(
-        lambda x: annotated_function(list[int]),
-        lambda x: annotated_function(list[str]),
-        whole=True,
+    "annotated function": whole(
+        lambda x: annotated_function(list[int]), lambda x: annotated_function(list[str])
     ),
-    "renamed function": Kind(
-        lambda x: renamed(closure_over(1), text("na", "me")),
-        lambda x: closure_over(1),
-        whole=True,
+    "renamed function": whole(
+        lambda x: renamed(closure_over(1), text("na", "me")), lambda x: closure_over(1)
     ),
-    "documented function": Kind(
+    "documented function": whole(
         lambda x: with_attributes(closure_over(1), __doc__=text("do", "c")),
         lambda x: closure_over(1),
-        whole=True,
     ),
-    "function in another module": Kind(
+    "function in another module": whole(
         lambda x: with_attributes(closure_over(1), __module__="another"),
         lambda x: closure_over(1),
-        whole=True,
     ),
-    "recursive function": Kind(
-        lambda x: recursive_function([1]),
-        lambda x: recursive_function([2]),
-        whole=True,
+    "recursive function": whole(
+        lambda x: recursive_function([1]), lambda x: recursive_function([2])
     ),
-    "mutually recursive functions": Kind(
+    "mutually recursive functions": whole(
         lambda x: mutually_recursive_function(True),
         lambda x: mutually_recursive_function(False),
-        whole=True,
     ),
-    "function over another's globals": Kind(
+    "function over another's globals": whole(
         lambda x: types.FunctionType(double.__code__, GLOBALS),
         lambda x: types.FunctionType(double.__code__, dict(GLOBALS)),
         lambda x: double,
-        whole=True,
     ),
-    "generator function": Kind(
-        lambda x: generator_function, lambda x: recursive_function, whole=True
+    "generator function": whole(
+        lambda x: generator_function, lambda x: recursive_function
     ),
     "bound method": Kind(
         lambda x: Plain(factor=x, n=1).scaled,
@@ -1140,7 +1041,7 @@ KINDS = {
     "partial with attributes": Kind(
         lambda x: with_attributes(functools.partial(add), note=x),
         lambda x: with_attributes(functools.partial(add), other=x),
-        inner=operator.attrgetter("note"),
+        inner="note",
     ),
     "partial of a closure": Kind(
         lambda x: functools.partial(CLOSURE, x),
@@ -1161,7 +1062,7 @@ KINDS = {
         lambda x: np.array([(1, 2.0)], "i4,f8")[0],
         lambda x: np.array([(1, 2.5)], "i4,f8")[0],
     ),
-    "long double": Kind(lambda x: np.longdouble("0.1"), lambda x: np.longdouble(0.1)),
+    "long double": kind_of(np.longdouble, "0.1", 0.1),
     "ml_dtypes scalar": Kind(
         lambda x: ml_dtypes.bfloat16(1.5),
         lambda x: ml_dtypes.bfloat16(2.5),
@@ -1174,14 +1075,12 @@ KINDS = {
         lambda x: ml_dtypes.uint4(3),
         look=lambda s: (s.dtype.name, int(s)),
     ),
-    "dtype": Kind(lambda x: np.dtype("f4"), lambda x: np.dtype(">f4")),
+    "dtype": kind_of(np.dtype, "f4", ">f4"),
     "structured dtype": Kind(
         lambda x: np.dtype([("a", "i4"), ("b", "f8", (2,))]),
         lambda x: np.dtype([("a", "i4"), ("c", "f8", (2,))]),
     ),
-    "ml_dtypes dtype": Kind(
-        lambda x: np.dtype(ml_dtypes.bfloat16), lambda x: np.dtype("f2")
-    ),
+    "ml_dtypes dtype": kind_of(np.dtype, ml_dtypes.bfloat16, "f2"),
     "numpy array": Kind(
         lambda x: np.arange(6.0).reshape(2, 3),
         lambda x: np.arange(6.0).reshape(3, 2),
@@ -1222,7 +1121,7 @@ KINDS = {
         lambda x: object_array(x, None, ["s"]),
         lambda x: object_array(x, None, ["t"]),
         lambda x: object_array(x, None, ["s"]).reshape(3, 1),
-        inner=operator.itemgetter(0),
+        inner=first,
     ),
     "masked array": Kind(
         lambda x: np.ma.array([1.0, 2.0], mask=[0, 1], fill_value=9.0),
@@ -1255,21 +1154,11 @@ KINDS = {
         lambda x: np.random.Generator(np.random.MT19937(1)),
         look=lambda g: g.bit_generator.state,
     ),
-    "numpy RandomState": Kind(
-        lambda x: np.random.RandomState(1),
-        lambda x: np.random.RandomState(2),
-        look=lambda g: g.get_state(),
+    "numpy RandomState": kind_of(
+        np.random.RandomState, 1, 2, look=lambda g: g.get_state()
     ),
-    "numpy bit generator": Kind(
-        lambda x: np.random.Philox(1),
-        lambda x: np.random.Philox(2),
-        look=lambda g: g.state,
-    ),
-    "numpy SeedSequence": Kind(
-        lambda x: np.random.SeedSequence(1),
-        lambda x: np.random.SeedSequence(2),
-        look=lambda s: s.state,
-    ),
+    "numpy bit generator": kind_of(np.random.Philox, 1, 2, look=lambda g: g.state),
+    "numpy SeedSequence": kind_of(np.random.SeedSequence, 1, 2, look=lambda s: s.state),
     "polynomial": Kind(
         lambda x: np.polynomial.Polynomial([1, 2]),
         lambda x: np.polynomial.Polynomial([1, 2], domain=[0, 1]),
@@ -1281,29 +1170,21 @@ KINDS = {
         lambda x: SubPlain(a=x, b=1, c=[x, "d"]),
         lambda x: Plain(b=1, a=x, c=[x, "d"]),
         lambda x: Plain(a=x, b=1, c=[x, "e"]),
-        inner=operator.attrgetter("a"),
+        inner="a",
     ),
     "empty instance": Kind(lambda x: Plain(), lambda x: SubPlain()),
-    "slots": Kind(
-        lambda x: Slots(x, "b"),
-        lambda x: Slots("b", x),
-        inner=operator.attrgetter("a"),
-    ),
+    "slots": Kind(lambda x: Slots(x, "b"), lambda x: Slots("b", x), inner="a"),
     "inherited slots": Kind(
-        lambda x: SubSlots(1, x, [x]),
-        lambda x: SubSlots(2, x, [x]),
-        inner=operator.attrgetter("b"),
+        lambda x: SubSlots(1, x, [x]), lambda x: SubSlots(2, x, [x]), inner="b"
     ),
     "slots and dict": Kind(
         lambda x: SlotsAndDict(1, x, c=[x]),
         lambda x: SlotsAndDict(1, x, d=[x]),
-        inner=operator.attrgetter("b"),
+        inner="b",
     ),
     "empty slots": Kind(lambda x: SomeSlots(), lambda x: some_slots(a=None)),
     "one empty slot": Kind(
-        lambda x: some_slots(b=x),
-        lambda x: some_slots(a=x),
-        inner=operator.attrgetter("b"),
+        lambda x: some_slots(b=x), lambda x: some_slots(a=x), inner="b"
     ),
     "private slots": Kind(
         lambda x: PrivateSlots([x, 1]),
@@ -1311,38 +1192,32 @@ KINDS = {
         inner=lambda obj: obj.reveal()[0],
     ),
     "weakref slot": Kind(
-        lambda x: WeakSlots([x]),
-        lambda x: WeakSlots((x,)),
-        inner=lambda obj: obj.a[0],
+        lambda x: WeakSlots([x]), lambda x: WeakSlots((x,)), inner=lambda obj: obj.a[0]
     ),
-    "dataclass": Kind(
-        lambda x: Data(x, 2), lambda x: Data(x, 3), inner=operator.attrgetter("a")
-    ),
+    "dataclass": Kind(lambda x: Data(x, 2), lambda x: Data(x, 3), inner="a"),
     "nested dataclass": Kind(
         lambda x: Config(layers=[x, x], options={"k": Data(x)}),
         lambda x: Config(layers=[x, x], options={"k": Frozen(x)}),
         inner=lambda c: c.layers[0],
     ),
     "frozen dataclass": Kind(
-        lambda x: Frozen(x, 2), lambda x: Frozen(x, 2.0), inner=operator.attrgetter("a")
+        lambda x: Frozen(x, 2), lambda x: Frozen(x, 2.0), inner="a"
     ),
     "slotted dataclass": Kind(
-        lambda x: SlotData(x, 2),
-        lambda x: SlotData(2, x),
-        inner=operator.attrgetter("a"),
+        lambda x: SlotData(x, 2), lambda x: SlotData(2, x), inner="a"
     ),
     "frozen slotted dataclass": Kind(
         lambda x: FrozenSlotData(x, FrozenSlotData(1, x)),
         lambda x: FrozenSlotData(x, FrozenSlotData(2, x)),
-        inner=operator.attrgetter("a"),
+        inner="a",
     ),
     "SimpleNamespace": Kind(
         lambda x: types.SimpleNamespace(a=x, b=1),
         lambda x: types.SimpleNamespace(a=x, b=2),
-        inner=operator.attrgetter("a"),
+        inner="a",
     ),
     "callable instance": Kind(
-        lambda x: Matmul(x, 2), lambda x: Matmul(x), inner=operator.attrgetter("matrix")
+        lambda x: Matmul(x, 2), lambda x: Matmul(x), inner="matrix"
     ),
     "exception": Kind(
         lambda x: ValueError("message", x),
@@ -1366,7 +1241,7 @@ KINDS = {
     "OrderedDict with attributes": Kind(
         lambda x: with_attributes(collections.OrderedDict(a=1), note=x),
         lambda x: with_attributes(collections.OrderedDict(a=2), note=x),
-        inner=operator.attrgetter("note"),
+        inner="note",
     ),
     "defaultdict": Kind(
         lambda x: collections.defaultdict(list, a=x),
@@ -1378,7 +1253,7 @@ KINDS = {
         lambda x: collections.deque([x, 1], maxlen=3),
         lambda x: collections.deque([x, 1], maxlen=4),
         lambda x: collections.deque([x, 1]),
-        inner=operator.itemgetter(0),
+        inner=first,
     ),
     "Counter": Kind(
         lambda x: collections.Counter("abba"),
@@ -1390,39 +1265,39 @@ KINDS = {
         lambda x: with_attributes(collections.Counter("abb"), note=x),
         lambda x: with_attributes(collections.Counter("abba"), other=x),
         lambda x: collections.Counter("abba"),
-        inner=operator.attrgetter("note"),
+        inner="note",
     ),
     "subclass of Counter": Kind(
         lambda x: with_attributes(MyCounter("abba"), note=x, slot=[x]),
         lambda x: with_attributes(MyCounter("abba"), note=x, slot=(x,)),
         lambda x: with_attributes(MyCounter("abba"), note=x),
-        inner=operator.attrgetter("note"),
+        inner="note",
     ),
     "slots of a subclass of defaultdict": Kind(
         lambda x: with_attributes(SlotDefaultDict(list, {"a": 1}), slot=x),
         lambda x: with_attributes(SlotDefaultDict(list, {"a": 2}), slot=x),
         lambda x: SlotDefaultDict(list, {"a": 1}),
         look=lambda obj: (obj.default_factory, dict(obj), getattr(obj, "slot", None)),
-        inner=operator.attrgetter("slot"),
+        inner="slot",
     ),
     "slots of a subclass of date": Kind(
         lambda x: with_attributes(SlotDate(2020, 1, 2), slot=x),
         lambda x: with_attributes(SlotDate(2020, 1, 3), slot=x),
         lambda x: with_attributes(SlotDate(2020, 1, 2), slot=[x]),
         look=lambda obj: (type(obj), str(obj), obj.slot),
-        inner=operator.attrgetter("slot"),
+        inner="slot",
     ),
     "slots of an exception": Kind(
         lambda x: with_attributes(SlotError("a"), slot=x, note=1),
         lambda x: with_attributes(SlotError("a"), slot=x, note=2),
         lambda x: with_attributes(SlotError("a"), slot=[x], note=1),
-        inner=operator.attrgetter("slot"),
+        inner="slot",
     ),
     "subclass of Fraction": Kind(
         lambda x: with_attributes(MyFraction(1, 3), note=x),
         lambda x: with_attributes(MyFraction(1, 3), note=[x]),
         look=lambda obj: (type(obj), str(obj), obj.note),
-        inner=operator.attrgetter("note"),
+        inner="note",
     ),
     "ChainMap": Kind(
         lambda x: collections.ChainMap({"a": x}, {"b": 1}),
@@ -1437,11 +1312,9 @@ KINDS = {
     "UserList": Kind(
         lambda x: collections.UserList([x, 1]),
         lambda x: collections.UserList([x, 2]),
-        inner=operator.itemgetter(0),
+        inner=first,
     ),
-    "UserString": Kind(
-        lambda x: collections.UserString("a"), lambda x: collections.UserString("b")
-    ),
+    "UserString": kind_of(collections.UserString, "a", "b"),
     "subclass of int": Kind(
         lambda x: MyInt(3), lambda x: MyInt(4), lambda x: 3, look=value(int)
     ),
@@ -1450,7 +1323,7 @@ KINDS = {
         lambda x: with_attributes(MyInt(4), note=x),
         lambda x: with_attributes(MyInt(3), other=x),
         look=value(int),
-        inner=operator.attrgetter("note"),
+        inner="note",
     ),
     "subclass of int without dict": Kind(
         lambda x: BareInt(3), lambda x: BareInt(4), lambda x: MyInt(3), look=int
@@ -1481,36 +1354,32 @@ KINDS = {
         lambda x: with_attributes(MyBytearray(b"abd"), note=x),
         lambda x: bytearray(b"abc"),
         look=value(bytes),
-        inner=operator.attrgetter("note"),
+        inner="note",
     ),
-    "subclass of tuple": Kind(
-        lambda x: MyTuple([x, 1]), lambda x: (x, 1), inner=operator.itemgetter(0)
-    ),
+    "subclass of tuple": Kind(lambda x: MyTuple([x, 1]), lambda x: (x, 1), inner=first),
     "subclass of tuple with attributes": Kind(
         lambda x: with_attributes(MyTuple([1]), note=x),
         lambda x: with_attributes(MyTuple([2]), note=x),
-        inner=operator.attrgetter("note"),
+        inner="note",
     ),
     "subclass of tuple without dict": Kind(
         lambda x: BareTuple([x, 1]),
         lambda x: BareTuple([x, 2]),
         lambda x: MyTuple([x, 1]),
-        inner=operator.itemgetter(0),
+        inner=first,
     ),
-    "subclass of list": Kind(
-        lambda x: MyList([x, 1]), lambda x: [x, 1], inner=operator.itemgetter(0)
-    ),
+    "subclass of list": Kind(lambda x: MyList([x, 1]), lambda x: [x, 1], inner=first),
     "subclass of list with attributes": Kind(
         lambda x: with_attributes(MyList([x]), note=[x]),
         lambda x: with_attributes(MyList([x]), note=(x,)),
-        inner=operator.itemgetter(0),
+        inner=first,
     ),
     "subclass of list with slots": Kind(
         lambda x: with_attributes(SlotList([1]), note=x),
         lambda x: with_attributes(SlotList([2]), note=x),
         lambda x: SlotList([1]),
         look=lambda obj: (list(obj), slot_state(obj)),
-        inner=operator.attrgetter("note"),
+        inner="note",
     ),
     "subclass of dict": Kind(
         lambda x: MyDict(a=x), lambda x: {"a": x}, inner=operator.itemgetter("a")
@@ -1518,7 +1387,7 @@ KINDS = {
     "subclass of dict with attributes": Kind(
         lambda x: with_attributes(MyDict(a=1), note=x),
         lambda x: with_attributes(MyDict(a=2), note=x),
-        inner=operator.attrgetter("note"),
+        inner="note",
     ),
     "subclass of dict without dict": Kind(
         lambda x: BareDict(a=x), lambda x: MyDict(a=x), inner=operator.itemgetter("a")
@@ -1528,26 +1397,26 @@ KINDS = {
         lambda x: with_attributes(MySet([1, 2]), note=x),
         lambda x: with_attributes(MySet([1, 3]), note=x),
         look=value(set),
-        inner=operator.attrgetter("note"),
+        inner="note",
     ),
     "subclass of frozenset": Kind(
         lambda x: with_attributes(MyFrozenset([1, 2]), note=x),
         lambda x: with_attributes(MyFrozenset([1]), note=x),
         lambda x: frozenset([1, 2]),
         look=value(frozenset),
-        inner=operator.attrgetter("note"),
+        inner="note",
     ),
     "subclass of namedtuple": Kind(
         lambda x: SubPoint(x, 1),
         lambda x: Point(x, 1),
         lambda x: with_attributes(SubPoint(x, 1), note=1),
-        inner=operator.attrgetter("a"),
+        inner="a",
     ),
     "subclass of deque": Kind(
         lambda x: with_attributes(MyDeque([x], 3), note=1),
         lambda x: with_attributes(MyDeque([x], 3), note=2),
         lambda x: with_attributes(MyDeque([x], 4), note=1),
-        inner=operator.itemgetter(0),
+        inner=first,
     ),
     "subclass of defaultdict": Kind(
         lambda x: MyDefaultDict(list, a=x),
@@ -1558,7 +1427,7 @@ KINDS = {
     "subclass of defaultdict with attributes": Kind(
         lambda x: with_attributes(MyDefaultDict(list, a=1), note=x),
         lambda x: with_attributes(MyDefaultDict(list, a=1), note=[x]),
-        inner=operator.attrgetter("note"),
+        inner="note",
     ),
     "subclass of OrderedDict": Kind(
         lambda x: MyOrderedDict(a=x),
@@ -1571,44 +1440,35 @@ KINDS = {
         lambda x: MyPartial(add, y=x),
         inner=lambda p: p.args[0],
     ),
-    "subclass of module": Kind(
-        lambda x: MY_MODULE, lambda x: MyModule("module"), whole=True
-    ),
+    "subclass of module": whole(lambda x: MY_MODULE, lambda x: MyModule("module")),
     # Reductions.
     "__reduce__": Kind(
-        lambda x: Reduced(x, [x]),
-        lambda x: Reduced(x, (x,)),
-        arrays=2,
-        inner=operator.attrgetter("a"),
+        lambda x: Reduced(x, [x]), lambda x: Reduced(x, (x,)), arrays=2, inner="a"
     ),
     "__reduce_ex__": Kind(
         lambda x: reduced_ex(x, [x, 1], {"k": x}, [x]),
         lambda x: reduced_ex(x, [x, 2], {"k": x}, [x]),
         lambda x: reduced_ex(x, [x, 1], {"l": x}, [x]),
         lambda x: reduced_ex(x, [x, 1], {"k": x}, (x,)),
-        inner=operator.attrgetter("a"),
+        inner="a",
     ),
     **{
         f"reduction of {size} values": Kind(
             functools.partial(reduced_to, size),
             lambda x, size=size: reduced_to(size, x, 1),
             lambda x, size=size: reduced_to(size, [x]),
-            inner=operator.attrgetter("a"),
+            inner="a",
         )
         for size in range(2, 7)
     },
-    "__reduce__ to a name": Kind(
-        lambda x: SINGLETON, lambda x: OTHER_SINGLETON, whole=True
-    ),
+    "__reduce__ to a name": whole(lambda x: SINGLETON, lambda x: OTHER_SINGLETON),
     "copyreg": Kind(
         lambda x: Registered([x]),
         lambda x: Registered((x,)),
         arrays=1,
         inner=lambda obj: obj.a[0],
     ),
-    "copyreg to a name": Kind(
-        lambda x: REGISTERED_NAME, lambda x: RegisteredName(), whole=True
-    ),
+    "copyreg to a name": whole(lambda x: REGISTERED_NAME, lambda x: RegisteredName()),
     "__getnewargs__": Kind(
         lambda x: GetNewArgsTuple(x, 1),
         lambda x: GetNewArgsTuple(x, 2),
@@ -1623,25 +1483,18 @@ KINDS = {
         inner=lambda obj: obj.made_with[1],
     ),
     "__getnewargs_ex__ without state": Kind(
-        lambda x: KeywordMade(a=x, b=1),
-        lambda x: KeywordMade(a=x, b=2),
-        inner=operator.attrgetter("a"),
+        lambda x: KeywordMade(a=x, b=1), lambda x: KeywordMade(a=x, b=2), inner="a"
     ),
     "__getstate__": Kind(
-        lambda x: GetState(x, [1]),
-        lambda x: GetState(x, (1,)),
-        arrays=1,
-        inner=operator.attrgetter("a"),
+        lambda x: GetState(x, [1]), lambda x: GetState(x, (1,)), arrays=1, inner="a"
     ),
     "__getstate__ without __setstate__": Kind(
         lambda x: PartOfDict(x),
         lambda x: PartOfDict([x]),
         look=operator.attrgetter("kept"),
-        inner=operator.attrgetter("kept"),
+        inner="kept",
     ),
-    "__getstate__ of None": Kind(
-        lambda x: StateOf(None), lambda x: StateOf(False), look=vars
-    ),
+    "__getstate__ of None": kind_of(StateOf, None, False, look=vars),
     **{
         f"__getstate__ of {state!r}": Kind(
             lambda x, state=state: StateOf(state),
@@ -1658,34 +1511,31 @@ KINDS = {
         lambda x: StateOf({}), lambda x: StateOf([]), look=vars
     ),
     "__getstate__ of an array": Kind(
-        lambda x: StateOf(x),
-        lambda x: StateOf([x]),
-        look=vars,
-        inner=operator.attrgetter("state"),
+        lambda x: StateOf(x), lambda x: StateOf([x]), look=vars, inner="state"
     ),
     "__getstate__ of a dict and slots": Kind(
         lambda x: StateWithSlots({"a": 1}, {"slot": x}),
         lambda x: StateWithSlots({"a": 2}, {"slot": x}),
         look=instance_state,
-        inner=operator.attrgetter("slot"),
+        inner="slot",
     ),
     "__getstate__ of None and slots": Kind(
         lambda x: StateWithSlots(None, {"slot": x}),
         lambda x: StateWithSlots(None, {"slot": [x]}),
         look=instance_state,
-        inner=operator.attrgetter("slot"),
+        inner="slot",
     ),
     "__getstate__ of a dict and no slots": Kind(
         lambda x: StateWithSlots({"a": x}, None),
         lambda x: StateWithSlots({"b": x}, None),
         look=instance_state,
-        inner=operator.attrgetter("a"),
+        inner="a",
     ),
     "__setstate__ alone": Kind(
         lambda x: SetState(x),
         lambda x: SetState([x]),
         look=operator.attrgetter("a"),
-        inner=operator.attrgetter("a"),
+        inner="a",
     ),
     # What cloudpickle can reduce.
     "mapping proxy": Kind(
@@ -1696,9 +1546,7 @@ KINDS = {
         inner=operator.itemgetter("a"),
     ),
     "keys of a dict": Kind(
-        lambda x: {"a": 1, "b": 2}.keys(),
-        lambda x: {"b": 1, "a": 2}.keys(),
-        look=list,
+        lambda x: {"a": 1, "b": 2}.keys(), lambda x: {"b": 1, "a": 2}.keys(), look=list
     ),
     "values of a dict": Kind(
         lambda x: {"a": x, "b": 1}.values(),
@@ -1735,10 +1583,8 @@ KINDS = {
         look=lambda cell: cell.cell_contents,
         inner=lambda cell: cell.cell_contents[0],
     ),
-    "property": Kind(
-        lambda x: property(double),
-        lambda x: property(triple),
-        look=lambda p: (p.fget, p.fset, p.fdel, p.__doc__),
+    "property": kind_of(
+        property, double, triple, look=lambda p: (p.fget, p.fset, p.fdel, p.__doc__)
     ),
     "staticmethod": Kind(
         lambda x: staticmethod(double),
@@ -1751,62 +1597,35 @@ KINDS = {
         look=lambda code: (code.co_name, code.co_code, code.co_consts),
     ),
     # Iterators.
-    "iterator of a list": Kind(
+    "iterator of a list": iterator(
         lambda x: iter([x, 1]),
         lambda x: iter([x, 2]),
         lambda x: advanced(iter([0, x, 1])),
-        look=list,
-        iterates=True,
     ),
-    "iterator of a tuple": Kind(
-        lambda x: iter((x, 1)),
-        lambda x: iter([x, 1]),
-        look=list,
-        iterates=True,
+    "iterator of a tuple": iterator(lambda x: iter((x, 1)), lambda x: iter([x, 1])),
+    "iterator that has advanced": iterator(
+        lambda x: advanced(iter([0, x])), lambda x: iter([0, x])
     ),
-    "iterator that has advanced": Kind(
-        lambda x: advanced(iter([0, x])),
-        lambda x: iter([0, x]),
-        look=list,
-        iterates=True,
-    ),
-    "exhausted iterator": Kind(
-        lambda x: advanced(iter([0])), lambda x: iter([0]), look=list, iterates=True
-    ),
-    "reversed list": Kind(
-        lambda x: reversed([1, x]), lambda x: reversed([2, x]), look=list, iterates=True
-    ),
-    "iterator of a range": Kind(
-        lambda x: iter(range(3)), lambda x: iter(range(4)), look=list, iterates=True
-    ),
-    "iterator of a str": Kind(
-        lambda x: iter("ab"), lambda x: iter("ac"), look=list, iterates=True
-    ),
-    "iterator of a dict": Kind(
+    "exhausted iterator": iterator(lambda x: advanced(iter([0])), lambda x: iter([0])),
+    "reversed list": iterator(lambda x: reversed([1, x]), lambda x: reversed([2, x])),
+    "iterator of a range": iterator(lambda x: iter(range(3)), lambda x: iter(range(4))),
+    "iterator of a str": iterator(lambda x: iter("ab"), lambda x: iter("ac")),
+    "iterator of a dict": iterator(
         lambda x: iter({"a": 1, "b": 1}),
         lambda x: iter({"b": 1, "a": 1}),
-        look=list,
-        iterates=True,
         rebuilt_as=type(iter([])),
     ),
-    "iterator of the items of a dict": Kind(
+    "iterator of the items of a dict": iterator(
         lambda x: iter({"a": x}.items()),
         lambda x: iter({"b": x}.items()),
-        look=list,
-        iterates=True,
         rebuilt_as=type(iter([])),
     ),
-    "enumerate": Kind(
-        lambda x: enumerate([x, "a"]),
-        lambda x: enumerate([x, "a"], 1),
-        look=list,
-        iterates=True,
+    "enumerate": iterator(
+        lambda x: enumerate([x, "a"]), lambda x: enumerate([x, "a"], 1)
     ),
-    "zip": Kind(
+    "zip": iterator(
         lambda x: zip([x, 1], [2, x], strict=True),
         lambda x: zip([x, 1], [2, x], strict=False),
-        look=list,
-        iterates=True,
     ),
     "map": Kind(
         lambda x: map(double, [x, 1]),
@@ -1817,16 +1636,11 @@ KINDS = {
         ],
         iterates=True,
     ),
-    "filter": Kind(
-        lambda x: filter(None, [1, 0, 2]),
-        lambda x: filter(None, [1, 2]),
-        look=list,
-        iterates=True,
+    "filter": iterator(
+        lambda x: filter(None, [1, 0, 2]), lambda x: filter(None, [1, 2])
     ),
     # The standard library.
-    "Decimal": Kind(
-        lambda x: decimal.Decimal("1.50"), lambda x: decimal.Decimal("1.5"), look=repr
-    ),
+    "Decimal": kind_of(decimal.Decimal, "1.50", "1.5", look=repr),
     "Fraction": Kind(
         lambda x: fractions.Fraction(2, 6),
         lambda x: fractions.Fraction(1, 2),
@@ -1858,11 +1672,7 @@ KINDS = {
         lambda x: datetime.timezone(datetime.timedelta(hours=1), "CET"),
         look=repr,
     ),
-    "ZoneInfo": Kind(
-        lambda x: zoneinfo.ZoneInfo("Europe/Berlin"),
-        lambda x: zoneinfo.ZoneInfo("Europe/Paris"),
-        look=str,
-    ),
+    "ZoneInfo": kind_of(zoneinfo.ZoneInfo, "Europe/Berlin", "Europe/Paris", look=str),
     "datetime with a ZoneInfo": Kind(
         lambda x: datetime.datetime(2020, 1, 2, tzinfo=zoneinfo.ZoneInfo("UTC")),
         lambda x: datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC),
@@ -1891,11 +1701,7 @@ KINDS = {
         lambda x: operator.itemgetter("a", 1.0),
         look=parts_of,
     ),
-    "attrgetter": Kind(
-        lambda x: operator.attrgetter("a.b"),
-        lambda x: operator.attrgetter("a"),
-        look=repr,
-    ),
+    "attrgetter": kind_of(operator.attrgetter, "a.b", "a", look=repr),
     "methodcaller": Kind(
         lambda x: operator.methodcaller("m", x, k=1),
         lambda x: operator.methodcaller("m", x, k=2),
@@ -1907,10 +1713,8 @@ KINDS = {
         lambda x: advanced_file(io.StringIO("ab")),
         look=lambda f: (f.getvalue(), f.tell()),
     ),
-    "BytesIO": Kind(
-        lambda x: io.BytesIO(b"ab"),
-        lambda x: io.BytesIO(b"ac"),
-        look=lambda f: (f.getvalue(), f.tell()),
+    "BytesIO": kind_of(
+        io.BytesIO, b"ab", b"ac", look=lambda f: (f.getvalue(), f.tell())
     ),
     "generic alias": Kind(lambda x: list[int], lambda x: list[str], look=repr),
     "union of types": Kind(lambda x: int | str, lambda x: str | int, look=repr),
@@ -1920,62 +1724,42 @@ KINDS = {
         lambda x: typing.Optional[str],  # noqa: UP045
         look=repr,
     ),
-    "type variable": Kind(
-        lambda x: TYPE_VARIABLE, lambda x: typing.TypeVar("TYPE_VARIABLE"), whole=True
+    "type variable": whole(
+        lambda x: TYPE_VARIABLE, lambda x: typing.TypeVar("TYPE_VARIABLE")
     ),
-    "logger": Kind(
-        lambda x: logging.getLogger("one"), lambda x: logging.getLogger("two"), look=id
-    ),
-    "inspect.Signature": Kind(
-        lambda x: inspect.signature(add), lambda x: inspect.signature(double), look=str
-    ),
-    "random.Random": Kind(
-        lambda x: random.Random(1),
-        lambda x: random.Random(2),
-        look=lambda r: r.getstate(),
-    ),
+    "logger": kind_of(logging.getLogger, "one", "two", look=id),
+    "inspect.Signature": kind_of(inspect.signature, add, double, look=str),
+    "random.Random": kind_of(random.Random, 1, 2, look=lambda r: r.getstate()),
     # What is handed through whole.
-    "opaque": Kind(lambda x: OPAQUE, lambda x: Opaque(), whole=True),
-    "opaque value": Kind(
+    "opaque": whole(lambda x: OPAQUE, lambda x: Opaque()),
+    "opaque value": whole(
         lambda x: OpaqueValue(1),
         lambda x: OpaqueValue(2),
         lambda x: OtherOpaqueValue(1),
-        whole=True,
     ),
-    "opaque that cannot be hashed": Kind(
-        lambda x: UNHASHABLE, lambda x: OpaqueUnhashable(), whole=True
+    "opaque that cannot be hashed": whole(
+        lambda x: UNHASHABLE, lambda x: OpaqueUnhashable()
     ),
-    "weak reference": Kind(
-        lambda x: weakref.ref(REFERENT), lambda x: weakref.ref(Plain), whole=True
+    "weak reference": whole(lambda x: WEAK_REFERENCE, lambda x: weakref.ref(Plain)),
+    "lock": whole(lambda x: LOCK, lambda x: threading.Lock()),
+    "reentrant lock": whole(lambda x: RLOCK, lambda x: threading.RLock()),
+    "generator": whole(
+        lambda x: GENERATOR, lambda x: generator_function(), iterates=True
     ),
-    "lock": Kind(lambda x: LOCK, lambda x: threading.Lock(), whole=True),
-    "reentrant lock": Kind(lambda x: RLOCK, lambda x: threading.RLock(), whole=True),
-    "generator": Kind(
-        lambda x: GENERATOR, lambda x: generator_function(), whole=True, iterates=True
+    "open file": whole(lambda x: FILE, lambda x: LOCK),
+    "socket": whole(lambda x: SOCKET, lambda x: LOCK),
+    "context variable": whole(
+        lambda x: CONTEXT_VARIABLE, lambda x: contextvars.ContextVar("variable")
     ),
-    "open file": Kind(lambda x: FILE, lambda x: LOCK, whole=True),
-    "socket": Kind(lambda x: SOCKET, lambda x: LOCK, whole=True),
-    "context variable": Kind(
-        lambda x: CONTEXT_VARIABLE,
-        lambda x: contextvars.ContextVar("variable"),
-        whole=True,
-    ),
-    "thread-local data": Kind(
-        lambda x: THREAD_LOCAL, lambda x: threading.local(), whole=True
-    ),
+    "thread-local data": whole(lambda x: THREAD_LOCAL, lambda x: threading.local()),
 }
 if sys.version_info < (3, 14):  # Later, itertools can't be taken apart.
-    KINDS["itertools.chain"] = Kind(
-        lambda x: itertools.chain([x], [1]),
-        lambda x: itertools.chain([x], [2]),
-        look=list,
-        iterates=True,
+    KINDS["itertools.chain"] = iterator(
+        lambda x: itertools.chain([x], [1]), lambda x: itertools.chain([x], [2])
     )
-    KINDS["itertools.islice"] = Kind(
+    KINDS["itertools.islice"] = iterator(
         lambda x: itertools.islice([x, 1, 2], 2),
         lambda x: itertools.islice([x, 1, 2], 1),
-        look=list,
-        iterates=True,
     )
     KINDS["itertools.cycle"] = Kind(
         lambda x: itertools.cycle([x, 1]),

@@ -4,7 +4,6 @@
 """
 
 import copy
-import operator
 import typing
 
 import attrs
@@ -17,7 +16,7 @@ import numpyro.distributions as dist
 import optax
 import pydantic
 from flax import linen, nnx
-from kinds import Kind, once_for_each_array, with_attributes
+from kinds import Kind, once_for_each_array, whole, with_attributes
 
 # One of each kind of object. See `Kind`; they are tested in all positions elsewhere.
 
@@ -176,23 +175,21 @@ LIBRARY_KINDS = {
         lambda x: Attrs(x, 1),
         lambda x: Attrs(x, 2),
         lambda x: AttrsWithDict(x, 1),
-        inner=operator.attrgetter("a"),
+        inner="a",
     ),
     "attrs with dict": Kind(
         lambda x: with_attributes(AttrsWithDict(x), more=1),
         lambda x: AttrsWithDict(x),
-        inner=operator.attrgetter("a"),
+        inner="a",
     ),
     "attrs with cached hash": Kind(
         lambda x: AttrsFrozen(x),
         lambda x: AttrsFrozen(x, (1,)),
         look=attrs.astuple,
-        inner=operator.attrgetter("a"),
+        inner="a",
     ),
     "attrs subclass": Kind(
-        lambda x: AttrsChild(1, 2, x),
-        lambda x: AttrsChild(2, 1, x),
-        inner=operator.attrgetter("c"),
+        lambda x: AttrsChild(1, 2, x), lambda x: AttrsChild(2, 1, x), inner="c"
     ),
     "pydantic": Kind(
         lambda x: Model(a=x, b=2),
@@ -201,13 +198,13 @@ LIBRARY_KINDS = {
         # Which fields were given is part of the state.
         lambda x: Model.model_construct({"a"}, a=x, b=2),
         look=lambda m: (m.a, m.b, m._private, m.model_fields_set),
-        inner=operator.attrgetter("a"),
+        inner="a",
     ),
     "pydantic with extra fields": Kind(
         lambda x: ExtraModel(a=1, more=x),
         lambda x: ExtraModel(a=1, other=x),
         look=lambda m: (m.a, m.model_extra),
-        inner=operator.attrgetter("more"),
+        inner="more",
     ),
     "pydantic root model": Kind(
         lambda x: Items([x, 1]),
@@ -219,21 +216,14 @@ LIBRARY_KINDS = {
         lambda x: PydanticDataclass(x),
         lambda x: PydanticDataclass(x, 2),
         look=lambda d: (d.a, d.b),
-        inner=operator.attrgetter("a"),
+        inner="a",
     ),
-    "chex": Kind(
-        lambda x: ChexData(a=x, b=1),
-        lambda x: ChexData(a=x, b=2),
-        inner=operator.attrgetter("a"),
-    ),
+    "chex": Kind(lambda x: ChexData(a=x, b=1), lambda x: ChexData(a=x, b=2), inner="a"),
     "chex frozen": Kind(
-        lambda x: ChexFrozen(a=x, b=1),
-        lambda x: ChexFrozen(a=x, b=2),
-        inner=operator.attrgetter("a"),
+        lambda x: ChexFrozen(a=x, b=1), lambda x: ChexFrozen(a=x, b=2), inner="a"
     ),
     "Equinox module": Kind(
-        lambda x: Tagged(x, "tag"),
-        lambda x: Tagged(x, "other tag"),
+        lambda x: Tagged(x, "tag"), lambda x: Tagged(x, "other tag")
     ),
     "Equinox static field": Kind(
         lambda x: Tagged(1, [1, {"k": 2}]), lambda x: Tagged(1, [1, {"k": 3}])
@@ -255,8 +245,7 @@ LIBRARY_KINDS = {
         arrays=2,
     ),
     "Equinox Partial": Kind(
-        lambda x: eqx.Partial(jnp.add, x),
-        lambda x: eqx.Partial(jnp.subtract, x),
+        lambda x: eqx.Partial(jnp.add, x), lambda x: eqx.Partial(jnp.subtract, x)
     ),
     "Equinox StateIndex": Kind(
         lambda x: remade(eqx_index(x)),
@@ -283,9 +272,7 @@ LIBRARY_KINDS = {
         arrays=1,
     ),
     "NNX module": Kind(
-        lambda x: nnx_copy(nnx_linear(x)),
-        lambda x: nnx_copy(NNX_NORM),
-        look=nnx_parts,
+        lambda x: nnx_copy(nnx_linear(x)), lambda x: nnx_copy(NNX_NORM), look=nnx_parts
     ),
     "NNX cyclic module": Kind(
         lambda x: nnx_copy(nnx_cyclic(x)),
@@ -298,9 +285,7 @@ LIBRARY_KINDS = {
         look=nnx_parts,
     ),
     "NNX GraphDef": Kind(
-        lambda x: nnx.graphdef(NNX_LINEAR),
-        lambda x: nnx.graphdef(NNX_NORM),
-        look=repr,
+        lambda x: nnx.graphdef(NNX_LINEAR), lambda x: nnx.graphdef(NNX_NORM), look=repr
     ),
     "NNX State": Kind(
         lambda x: nnx.state(nnx_copy(nnx_linear(x))),
@@ -319,10 +304,9 @@ LIBRARY_KINDS = {
         lambda x: adam_chain(norm=2.0),
         look=type,
     ),
-    "Optax schedule": Kind(
+    "Optax schedule": whole(
         lambda x: optax.cosine_decay_schedule(0.1, 10),
         lambda x: optax.cosine_decay_schedule(0.1, 20),
-        whole=True,
     ),
     "Optax multi_transform": Kind(
         lambda x: optax.multi_transform({"a": optax.sgd(0.1)}, {"w": "a"}),
@@ -337,7 +321,7 @@ LIBRARY_KINDS = {
     "Optax state": Kind(
         lambda x: optax.ScaleByAdamState(x, {"w": x}, {"w": x}),
         lambda x: optax.ScaleByAdamState(x, {"v": x}, {"v": x}),
-        inner=operator.attrgetter("count"),
+        inner="count",
     ),
     "Haiku transform": Kind(
         lambda x: hk.transform(haiku_net),
