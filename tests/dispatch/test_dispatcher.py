@@ -4,6 +4,7 @@ import copy
 import functools
 import gc
 import inspect
+import itertools
 import pickle
 import typing
 import weakref
@@ -47,7 +48,9 @@ def test_jit_is_a_decorator_with_and_without_arguments(x):
     def h(x):
         return x + 1
 
-    for fun in (f, g, h, autojit.jit(lambda x: x + 1, keep_unused=True)):
+    i = autojit.jit(lambda x: x + 1, keep_unused=True)
+    j = autojit.jax_autojit(lambda x: x + 1)
+    for fun in (f, g, h, i, j):
         assert type(fun) is autojit.Dispatcher
         np.testing.assert_array_equal(fun(x), x + 1)
 
@@ -55,12 +58,6 @@ def test_jit_is_a_decorator_with_and_without_arguments(x):
 def test_jit_takes_the_function_by_position_only():
     with pytest.raises(TypeError):
         autojit.jit(fun=double)
-
-
-def test_jax_autojit_returns_a_dispatcher(x):
-    f = autojit.jax_autojit(double)
-    assert type(f) is autojit.Dispatcher
-    np.testing.assert_array_equal(f(x), x * 2)
 
 
 def test_wrapping_does_not_call_the_function():
@@ -114,31 +111,22 @@ def test_a_function_without_docstring_has_none():
     assert autojit.jit(lambda x: x).__doc__ is None
 
 
-def test_a_dispatcher_has_a_dict_of_its_own():
+def test_attributes_can_be_set_without_changing_the_function():
     def f():
-        pass
+        """Old."""
 
     f.old = 1
     g = autojit.jit(f)
     g.new = 2
     g.old = 3
+    g.__name__ = "new_name"
+    g.__doc__ = "New."
+    assert (g.new, g.old, g.__name__, g.__doc__) == (2, 3, "new_name", "New.")
+    assert (f.old, f.__name__, f.__doc__) == (1, "f", "Old.")
     assert not hasattr(f, "new")
-    assert f.old == 1
-    assert (g.new, g.old) == (2, 3)
     assert g.__dict__["new"] == 2
     del g.new
     assert not hasattr(g, "new")
-
-
-def test_names_and_docstring_can_be_set_without_changing_the_function():
-    def f():
-        """Old."""
-
-    g = autojit.jit(f)
-    g.__name__ = "new_name"
-    g.__doc__ = "New."
-    assert (g.__name__, g.__doc__) == ("new_name", "New.")
-    assert (f.__name__, f.__doc__) == ("f", "Old.")
 
 
 def test_wraps_can_wrap_a_dispatcher():
@@ -214,85 +202,64 @@ def test_a_dispatcher_can_be_weakly_referenced(x):
 
 
 def test_the_function_goes_when_the_dispatcher_goes(x):
-    def make():
-        def f(x, n):
-            return x + n
-
-        return f
-
-    functions = [make() for _ in range(5)]
+    functions = [lambda x, k=k: x + k for k in range(5)]
     alive = weakref.WeakSet(functions)
-    for n, f in enumerate(functions):
-        autojit.jit(f)(x, n)
+    for f in functions:
+        autojit.jit(f)(x)
     del functions, f
     gc.collect()
     assert len(alive) == 0
 
 
-@pytest.mark.parametrize("calls", [0, 1, 2])
-def test_a_cycle_of_dispatcher_and_instance_is_collected(x, calls):
-    alive = weakref.WeakSet()
-
+def through_an_instance(x, calls):
     class Model:
         def __init__(self):
-            self.scale = 2.0
             self.step = autojit.jit(self.run)
-            alive.add(self)
 
         def run(self, x):
             return x * 2
 
-    for _ in range(10):
-        model = Model()
-        for _ in range(calls):
-            # The bound method holds the model, which holds the dispatcher.
-            model.step(x)
-    assert len(alive) >= 1
-    del model
-    gc.collect()
-    assert len(alive) == 0
+    model = Model()
+    for _ in range(calls):
+        # The bound method holds the model, which holds the dispatcher.
+        model.step(x)
+    return model.step
 
 
-def test_a_cycle_through_the_dict_of_a_dispatcher_is_collected(x):
+def through_its_dict(x):
     f = autojit.jit(lambda x: x + 1)
     f.me = [f]
     f(x)
-    ref = weakref.ref(f)
-    del f
-    gc.collect()
-    assert ref() is None
+    return f
 
 
-def test_a_cycle_through_the_closure_of_the_function_is_collected(x):
-    def make():
-        @autojit.jit
-        def f(n, x):
-            return x if n == 0 else f(n - 1, x * 2)
-
-        return f
-
-    f = make()
+def through_the_closure_of_its_function(x):
+    f = autojit.jit(lambda n, x: x if n == 0 else f(n - 1, x * 2))
     np.testing.assert_array_equal(f(3, x), x * 8)
-    ref = weakref.ref(f)
-    del f
-    gc.collect()
-    assert ref() is None
+    return f
 
 
-def test_a_cycle_through_a_static_of_a_skeleton_is_collected(x):
-    def make():
-        f = autojit.jit(lambda x, static: x + 1)
-
-        def static():
-            return f
-
+def through_a_static_of_a_skeleton(x):
+    f = autojit.jit(lambda x, static: x + 1)
+    for _ in range(2):
+        f(x, static := lambda: f)
         f(x, static)
-        f(x, static)
-        return weakref.ref(f)
+    return f
 
-    ref = make()
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(functools.partial(through_an_instance, calls=calls) for calls in range(3)),
+        through_its_dict,
+        through_the_closure_of_its_function,
+        through_a_static_of_a_skeleton,
+    ],
+)
+def test_a_cycle_of_a_dispatcher_is_collected(x, make):
+    gone = weakref.ref(make(x))
     gc.collect()
-    assert ref() is None
+    assert gone() is None
 
 
 def test_calls_leave_no_objects_behind(x, no_gc):
@@ -365,50 +332,38 @@ def test_a_dispatcher_binds_as_a_method(x):
     assert obj.method == obj.method
     assert Base.method is Base.__dict__["method"]
     assert list(inspect.signature(obj.method).parameters) == ["x", "n"]
+    kept = Base(x).method
+    np.testing.assert_array_equal(kept(x), x * x)
 
 
-def test_a_bound_method_can_be_kept(x):
-    method = Base(x).method
-    np.testing.assert_array_equal(method(x), x * x)
-
-
-def test_the_instance_is_a_part_of_the_call_tree():
+def test_the_instance_is_a_part_of_the_call_tree(x):
     class Model:
         def __init__(self, w):
             self.w = w
 
         @autojit.jit
         def run(self, x):
-            traces.append(1)
             self.w = self.w + 1
             return self.w * x
 
-    traces = []
-    x = jnp.ones(2)
     one, two = Model(x), Model(x * 5)
-    np.testing.assert_array_equal(one.run(x), 2 * x)
-    np.testing.assert_array_equal(two.run(x), 6 * x)
+    np.testing.assert_array_equal(one.run(x), (x + 1) * x)
+    np.testing.assert_array_equal(two.run(x), (x * 5 + 1) * x)
     one.w = x * 7
-    np.testing.assert_array_equal(one.run(x), 8 * x)
+    np.testing.assert_array_equal(one.run(x), (x * 7 + 1) * x)
     np.testing.assert_array_equal(one.w, x * 7)
-    assert len(traces) == 1
+    assert Model.run.cache_info().traces == 1
 
 
-def test_a_dispatcher_works_under_staticmethod(x):
+def test_a_dispatcher_works_under_other_descriptors(x):
     np.testing.assert_array_equal(Base.static(x), x + 1)
     np.testing.assert_array_equal(Base(x).static(x, n=3), x + 3)
-
-
-def test_a_dispatcher_works_under_classmethod(x):
+    np.testing.assert_array_equal(Base(x).twice, x * 2)
     for cls in (Base, Derived):
         for owner in (cls, cls(x)):
             result, seen = owner.cls_method(x)
             np.testing.assert_array_equal(result, x * cls.factor)
             assert seen is cls
-
-
-def test_a_dispatcher_works_under_property(x):
-    np.testing.assert_array_equal(Base(x).twice, x * 2)
 
 
 def test_a_dispatcher_works_in_a_subclass(x):
@@ -422,7 +377,7 @@ def test_a_dispatcher_works_in_a_subclass(x):
     np.testing.assert_array_equal(derived, x * x * 77)
 
 
-def test_cached_property_and_instance_attribute_do_not_bind(x):
+def test_an_attribute_of_an_instance_does_not_bind(x):
     obj = Base(x)
     obj.unbound = autojit.jit(double)
     np.testing.assert_array_equal(obj.unbound(x), x * 2)
@@ -431,34 +386,46 @@ def test_cached_property_and_instance_attribute_do_not_bind(x):
 # Copies and pickles.
 
 
-@pytest.mark.parametrize("pickler", [pickle, cloudpickle], ids=lambda p: p.__name__)
-def test_a_dispatcher_of_a_named_function_can_be_pickled(x, pickler):
-    f = autojit.jit(double, maxsize=5)
+def through(pickler, protocol):
+    return lambda obj: pickle.loads(pickler.dumps(obj, protocol=protocol))
+
+
+COPIERS = {"copy": copy.copy, "deepcopy": copy.deepcopy}
+for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+    for pickler in (pickle, cloudpickle):
+        COPIERS[f"{pickler.__name__} {protocol}"] = through(pickler, protocol)
+
+
+@pytest.mark.parametrize("copier", COPIERS.values(), ids=COPIERS)
+@pytest.mark.parametrize(
+    "f",
+    [
+        autojit.jit(double, maxsize=5),
+        autojit.jax_autojit(double),
+        decorated,
+        decorated_with_options,
+    ],
+    ids=["of a named function", "drop-in", "decorated", "decorated with options"],
+)
+def test_a_dispatcher_can_be_copied_and_pickled(x, f, copier):
     f.note = "kept"
     f(x)
-    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
-        g = pickle.loads(pickler.dumps(f, protocol=protocol))
-        assert g.note == "kept"
-        assert type(g) is autojit.Dispatcher
-        assert g.__wrapped__ is double
-        assert g.__name__ == "double"
-        assert g.cache_info().maxsize == 5
-        np.testing.assert_array_equal(g(x), x * 2)
-
-
-def test_a_decorated_function_can_be_pickled(x):
-    for f in (decorated, decorated_with_options):
-        g = pickle.loads(pickle.dumps(f))
-        np.testing.assert_array_equal(g(x), f(x))
-        assert g.__name__ == f.__name__
-        assert g.cache_info().maxsize == f.cache_info().maxsize
-
-
-def test_a_dispatcher_of_a_lambda_can_be_pickled_with_cloudpickle(x):
-    n = 3
-    f = autojit.jit(lambda x: x + n, maxsize=5)
-    g = pickle.loads(cloudpickle.dumps(f))
+    g = copier(f)
     assert type(g) is autojit.Dispatcher
+    assert g.note == "kept"
+    assert g.__wrapped__ is f.__wrapped__
+    assert g.__name__ == f.__name__
+    assert g.cache_info().maxsize == f.cache_info().maxsize
+    np.testing.assert_array_equal(g(x), f(x))
+    np.testing.assert_array_equal(copier(Plain(f=f)).f(x), f(x))
+
+
+@pytest.mark.parametrize("name", [name for name in COPIERS if name[:6] != "pickle"])
+def test_a_dispatcher_of_a_lambda_can_be_copied_and_pickled_with_cloudpickle(x, name):
+    n = 3
+    g = COPIERS[name](autojit.jit(lambda x: x + n, maxsize=5))
+    assert type(g) is autojit.Dispatcher
+    assert g.__name__ == "<lambda>"
     assert g.cache_info().maxsize == 5
     np.testing.assert_array_equal(g(x), x + 3)
 
@@ -466,32 +433,6 @@ def test_a_dispatcher_of_a_lambda_can_be_pickled_with_cloudpickle(x):
 def test_pickle_of_a_lambda_fails_as_it_does_for_the_lambda():
     with pytest.raises((pickle.PicklingError, AttributeError)):
         pickle.dumps(autojit.jit(lambda x: x))
-
-
-def test_a_drop_in_dispatcher_can_be_pickled(x):
-    g = pickle.loads(pickle.dumps(autojit.jax_autojit(double)))
-    assert type(g) is autojit.Dispatcher
-    assert g.__wrapped__ is double
-    np.testing.assert_array_equal(g(x), x * 2)
-
-
-def test_an_instance_that_holds_a_dispatcher_can_be_pickled(x):
-    obj = pickle.loads(pickle.dumps(Plain(f=autojit.jit(double), a=1)))
-    np.testing.assert_array_equal(obj.f(x), x * 2)
-
-
-@pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy])
-def test_a_dispatcher_can_be_copied(x, copier):
-    n = 2
-    for f in (autojit.jit(lambda x: x + n, maxsize=3), autojit.jit(double, maxsize=3)):
-        f(x)
-        g = copier(f)
-        assert type(g) is autojit.Dispatcher
-        assert g.cache_info().maxsize == 3
-        assert g.__name__ == f.__name__
-        np.testing.assert_array_equal(g(x), f(x))
-    holder = copier(Plain(f=f))
-    np.testing.assert_array_equal(holder.f(x), x * 2)
 
 
 # The cache.
@@ -531,16 +472,20 @@ def test_clear_cache_forgets_the_specializations(x):
     assert f.cache_info().currsize == 1
 
 
-def test_clear_cache_frees_what_the_skeletons_hold(x):
-    f = autojit.jit(lambda x, obj: x + 1)
+@pytest.mark.parametrize(
+    "let_go",
+    [lambda f, x: f.clear_cache(), lambda f, x: [f(x, None), f(x, None)]],
+    ids=["cleared", "evicted"],
+)
+def test_a_specialization_that_goes_frees_what_it_held(x, let_go):
+    f = autojit.jit(lambda x, obj: x + 1, maxsize=1)
     obj = kinds.Opaque()
-    ref = weakref.ref(obj)
+    gone = weakref.ref(obj)
     f(x, obj)
-    f(x, 1)
     del obj
-    f.clear_cache()
+    let_go(f, x)
     gc.collect()
-    assert ref() is None
+    assert gone() is None
 
 
 def test_clear_cache_inside_of_a_trace(x):
@@ -554,63 +499,28 @@ def test_clear_cache_inside_of_a_trace(x):
     assert f.cache_info().currsize <= 1
 
 
-def test_the_least_recently_used_specialization_goes(x):
+@pytest.mark.parametrize(
+    ("maxsize", "calls", "traced"),
+    [
+        (1, [1, 1, 2, 2, 1], [1, 2, 1]),
+        (2, [1, 2, 1, 3, 1, 3, 2, 3, 1], [1, 2, 3, 2, 1]),
+        (None, [*range(30)], [*range(30)]),
+    ],
+    ids=["1", "2", "None"],
+)
+def test_the_least_recently_used_specialization_goes(maxsize, calls, traced):
     traces = []
 
-    @autojit.jit(maxsize=2)
-    def f(x, n):
+    @autojit.jit(maxsize=maxsize)
+    def f(n):
         traces.append(n)
-        return x + n
+        return n
 
-    for n in (1, 2, 1, 3):
-        f(x, n)
-    assert traces == [1, 2, 3]
-    assert f.cache_info().currsize == 2
-    f(x, 1)
-    f(x, 3)
-    assert traces == [1, 2, 3]
-    f(x, 2)
-    assert traces == [1, 2, 3, 2]
-    f(x, 3)
-    assert traces == [1, 2, 3, 2]
-    f(x, 1)
-    assert traces == [1, 2, 3, 2, 1]
-    assert f.cache_info()[:5] == (4, 5, 5, 2, 2)
-
-
-def test_maxsize_one_keeps_the_last(x):
-    traces = []
-
-    @autojit.jit(maxsize=1)
-    def f(x, n):
-        traces.append(n)
-        return x + n
-
-    for n in (1, 1, 2, 2, 1):
-        np.testing.assert_array_equal(f(x, n), x + n)
-    assert traces == [1, 2, 1]
-    assert f.cache_info().currsize == 1
-
-
-def test_maxsize_none_is_unbounded():
-    f = autojit.jit(lambda n: n, maxsize=None)
-    for n in range(30):
-        assert f(n) == n
-    info = f.cache_info()
-    assert info.maxsize is None
-    assert info.currsize == 30
-
-
-def test_an_evicted_specialization_frees_what_it_held(x):
-    f = autojit.jit(lambda x, obj: x + 1, maxsize=1)
-    obj = kinds.Opaque()
-    ref = weakref.ref(obj)
-    f(x, obj)
-    del obj
-    f(x, None)
-    f(x, None)
-    gc.collect()
-    assert ref() is None
+    assert [f(n) for n in calls] == calls
+    assert traces == traced
+    hits, misses = len(calls) - len(traced), len(traced)
+    size = min(len(set(calls)), maxsize or len(calls))
+    assert f.cache_info()[:5] == (hits, misses, misses, size, maxsize)
 
 
 @pytest.mark.parametrize("maxsize", [-1, "many", 1.5], ids=repr)
@@ -676,18 +586,12 @@ def test_compiler_options_are_copied(x):
 
 
 def test_the_order_of_keywords_does_not_matter_to_named_parameters(x):
-    traces = []
-
-    @autojit.jit
-    def f(x, *, a, b):
-        traces.append(1)
-        return x * a + b
-
-    np.testing.assert_array_equal(f(x, a=2.0, b=x), x * 2 + x)
-    np.testing.assert_array_equal(f(x, b=x, a=2.0), x * 2 + x)
-    np.testing.assert_array_equal(f(b=x + 1, a=2.0, x=x), x * 2 + x + 1)
-    np.testing.assert_array_equal(f(a=2.0, b=x + 2, x=x), x * 2 + x + 2)
-    assert len(traces) == 2
+    f = autojit.jit(lambda *, x, a, b: x * a - b)
+    for given in ({"x": x, "a": 2.0, "b": x + 1}, {"x": x, "a": x + 3, "b": x + 1}):
+        for order in itertools.permutations(given):
+            result = f(**{name: given[name] for name in order})
+            np.testing.assert_array_equal(result, x * given["a"] - given["b"])
+    assert f.cache_info().traces == 2
 
 
 def test_the_order_of_keywords_matters_to_kwargs(x):
@@ -710,16 +614,10 @@ def test_an_argument_by_position_and_by_keyword_gives_the_same_result(x):
 
 
 def test_defaults_are_filled_in_by_the_function(x):
-    calls = []
-
-    @autojit.jit
-    def f(x, items=None, n=4):
-        calls.append((items, n))
-        return x + n
-
-    np.testing.assert_array_equal(f(x), x + 4)
-    np.testing.assert_array_equal(f(x, n=5), x + 5)
-    assert calls == [(None, 4), (None, 5)]
+    f = autojit.jit(lambda x, items=None, n=4: (x + n, items, n))
+    for result, n in ((f(x), 4), (f(x, n=5), 5)):
+        np.testing.assert_array_equal(result[0], x + n)
+        assert result[1:] == (None, n)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 40, 300])
@@ -736,13 +634,9 @@ def test_any_number_of_arguments(count):
 
 def test_keywords_that_are_no_identifiers(x):
     f = autojit.jit(lambda **kwargs: kwargs)
+    names = ["a b", "", "self", "fun"]
     for _ in range(2):
-        assert list(f(**{"a b": x, "": 1, "self": 2, "fun": 3})) == [
-            "a b",
-            "",
-            "self",
-            "fun",
-        ]
+        assert list(f(**dict.fromkeys(names, x))) == names
 
 
 # A callable object is a part of the call tree.
@@ -820,13 +714,6 @@ def test_wrapping_a_class_makes_instances(x):
     np.testing.assert_array_equal(result.x, x * 2)
 
 
-def test_wrapping_a_dispatcher(x):
-    inner = autojit.jit(double)
-    outer = autojit.jit(inner)
-    assert outer is not inner
-    np.testing.assert_array_equal(outer(x), x * 2)
-
-
 CALLS = {
     "names of keywords": (lambda f: f(a=1), lambda f: f(b=1)),
     "last name of a keyword": (lambda f: f(a=1, b=2), lambda f: f(a=1, c=2)),
@@ -846,29 +733,6 @@ def test_calls_that_differ_in_their_keywords(one, two):
 
     for _ in range(2):
         assert [call(f) for call in (one, two, two)] == [1, 2, 2]
-
-
-def test_arrays_by_keyword_in_another_order(x):
-    f = autojit.jit(lambda *, a, b: a - b)
-    for _ in range(2):
-        np.testing.assert_array_equal(f(b=x, a=x + 1), x + 1 - x)
-        np.testing.assert_array_equal(f(a=x + 1, b=x), x + 1 - x)
-        np.testing.assert_array_equal(f(b=x, a=x + 1), x + 1 - x)
-
-
-def test_a_wrapped_callable_that_changes():
-    class Scale:
-        def __init__(self, by):
-            self.by = by
-
-        def __call__(self):
-            return self.by
-
-    scale = Scale(1)
-    f = autojit.jit(scale)
-    assert f() == 1
-    scale.by = 2
-    assert f() == 2
 
 
 def test_a_specialization_that_has_worked_outlives_a_call_that_fails(x):

@@ -106,6 +106,13 @@ def warm(g, make, arrays):
         g(array, make(array), key=make(array))
 
 
+def assert_runs_no_python(g, *args, **kwargs):
+    """Check a call like some before it."""
+    for _ in range(4):
+        g(*args, **kwargs)
+    assert python_calls(g, *args, **kwargs) == []
+
+
 def test_a_hit_of_what_warned_when_it_was_traced(arrays):
     """Once the warnings were shown, or might have been, there is nothing to do."""
 
@@ -134,22 +141,16 @@ def test_the_recorder_sees_python_functions():
 
 
 def test_the_floor_runs_no_python_code(arrays):
-    g = jax.jit(lambda x: x * 2)
-    for array in (*arrays, *arrays):
-        g(array)
-    assert python_calls(g, arrays[0]) == []
+    assert_runs_no_python(jax.jit(lambda x: x * 2), arrays[0])
 
 
 @pytest.mark.parametrize("make", TREES.values(), ids=TREES)
 def test_a_hit_with_the_same_objects_runs_no_python_code(arrays, make):
     g = autojit.jit(f)
     array = arrays[0]
-    tree, key = make(array), make(array)
-    for _ in range(3):
-        g(array, tree, key=key)
-    hits = g.cache_info().hits
-    assert python_calls(g, array, tree, key=key) == []
-    assert g.cache_info().hits == hits + 1
+    g.clear_cache()
+    assert_runs_no_python(g, array, make(array), key=make(array))
+    assert g.cache_info()[:4] == (4, 1, 1, 1)
 
 
 @pytest.mark.parametrize("make", TREES.values(), ids=TREES)
@@ -200,18 +201,14 @@ RESULTS = {
 @pytest.mark.parametrize("wrap", [autojit.jit, autojit.jax_autojit])
 def test_the_result_of_a_hit_is_put_together_without_python_code(arrays, make, wrap):
     g = wrap(lambda x: make(x))
-    for array in (*arrays, *arrays):
-        g(array)
-    assert python_calls(g, arrays[0]) == []
+    g(arrays[1])
+    assert_runs_no_python(g, arrays[0])
 
 
 def test_an_argument_that_is_returned_needs_no_python_code(arrays):
     x = arrays[0]
-    g = autojit.jit(lambda tree: tree)
     tree = {"a": [x, Data(x, 1)], "b": Slots(x, "s")}
-    for _ in range(4):
-        g(tree)
-    assert python_calls(g, tree) == []
+    assert_runs_no_python(autojit.jit(lambda tree: tree), tree)
 
 
 def test_a_method_call_runs_no_python_code(arrays):
@@ -225,24 +222,18 @@ def test_a_method_call_runs_no_python_code(arrays):
 
     x = arrays[0]
     model = Model(x)
-    for _ in range(4):
-        model.run(x)
 
     def call():
         model.run(x)
 
+    assert_runs_no_python(model.run, x)
+    assert_runs_no_python(Model.run, model, x)
     assert len(python_calls(call)) == 1  # `call` itself
-    assert python_calls(model.run, x) == []
-    assert python_calls(Model.run, model, x) == []
 
 
 def test_a_wrapped_callable_object_runs_no_python_code(arrays):
-    x = arrays[0]
     for fun in (Matmul(jnp.eye(3)), Matmul(jnp.eye(3)).method):
-        g = autojit.jit(fun)
-        for _ in range(4):
-            g(x)
-        assert python_calls(g, x) == []
+        assert_runs_no_python(autojit.jit(fun), arrays[0])
 
 
 def test_keywords_in_any_order_run_no_python_code(arrays):

@@ -150,8 +150,29 @@ class Arrivals:
         time.sleep(pause)  # for what is left to do between the arrival and the trace
 
 
-def equal(a, b):
-    np.testing.assert_array_equal(a, b)
+equal = np.testing.assert_array_equal
+
+
+def assert_counts(f, calls, traces, currsize=None):
+    """Check that each call was a hit or a miss, and how often `f` was traced."""
+    info = f.cache_info()
+    assert info.hits + info.misses == calls
+    assert info.traces == traces
+    assert info.currsize == (traces if currsize is None else currsize)
+
+
+def again(times):
+    """Run a test several times: threads meet in another way each time."""
+
+    def decorate(test):
+        @functools.wraps(test)
+        def run(*args, **kwargs):
+            for _ in range(times):
+                test(*args, **kwargs)
+
+        return run
+
+    return decorate
 
 
 # Dispatch.
@@ -169,9 +190,7 @@ def test_no_hit_is_lost(x):
             assert result["box"].a is mine
 
     in_threads(work)
-    info = f.cache_info()
-    assert info.hits + info.misses == THREADS * 200 + 1
-    assert (info.traces, info.currsize) == (2, 2)
+    assert_counts(f, calls=THREADS * 200 + 1, traces=2)
 
 
 def test_threads_with_skeletons_of_their_own(x):
@@ -183,9 +202,7 @@ def test_threads_with_skeletons_of_their_own(x):
             equal(f(Data(x, {"k": n}), n), x * n + 1)
 
     in_threads(work)
-    info = f.cache_info()
-    assert info.hits + info.misses == THREADS * 60
-    assert (info.traces, info.currsize) == (5, 5)
+    assert_counts(f, calls=THREADS * 60, traces=5)
 
 
 def test_instances_are_not_shared_between_threads(x):
@@ -211,63 +228,54 @@ def test_the_least_recently_used_go_under_load(x):
             assert f.cache_info().currsize <= 3
 
     in_threads(work, 4)
-    info = f.cache_info()
-    assert info.hits + info.misses == 4 * 25
-    assert info.currsize == 3
+    assert_counts(f, calls=4 * 25, traces=f.cache_info().traces, currsize=3)
 
 
 # First calls.
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.02])
+@again(10)
 def test_racing_first_calls_trace_once(x, pause):
-    for _ in range(10):
-        traced = []
-        arrivals = Arrivals()
+    traced = []
+    arrivals = Arrivals()
 
-        def body(box, n, traced=traced, arrivals=arrivals):
-            traced.append(threading.get_ident())
-            if pause:  # so that the others come while this one traces
-                arrivals.wait(pause)
-            return {"y": box.a * n}
+    @autojit.jit
+    def f(box, n):
+        traced.append(n)
+        if pause:  # so that the others come while this one traces
+            arrivals.wait(pause)
+        return {"y": box.a * n}
 
-        f = autojit.jit(body)
+    def work(i):
+        mine = Data(x + i)
+        arrivals.arrive()
+        equal(f(mine, 3)["y"], mine.a * 3)
 
-        def work(i, f=f, arrivals=arrivals):
-            mine = Data(x + i)
-            arrivals.arrive()
-            return f(mine, 3)["y"] - x * 3
-
-        for result in in_threads(work):
-            assert len(set(result.tolist())) == 1
-        assert len(traced) == 1
-        info = f.cache_info()
-        assert info.hits + info.misses == THREADS
-        assert (info.traces, info.currsize) == (1, 1)
+    in_threads(work)
+    assert traced == [3]
+    assert_counts(f, calls=THREADS, traces=1)
 
 
+@again(5)
 def test_racing_first_calls_of_several_skeletons_trace_each_once(x):
-    for _ in range(5):
-        traced = []
-        arrivals = Arrivals()
+    traced = []
+    arrivals = Arrivals()
 
-        def body(box, n, traced=traced, arrivals=arrivals):
-            traced.append(n)
-            arrivals.wait(0.002)
-            return box.a * n
+    @autojit.jit
+    def f(box, n):
+        traced.append(n)
+        arrivals.wait(0.002)
+        return box.a * n
 
-        f = autojit.jit(body)
+    def work(i):
+        arrivals.arrive()
+        for n in range(4):
+            equal(f(Data(x), (n + i) % 4), x * ((n + i) % 4))
 
-        def work(i, f=f, arrivals=arrivals):
-            arrivals.arrive()
-            for n in range(4):
-                equal(f(Data(x), (n + i) % 4), x * ((n + i) % 4))
-
-        in_threads(work)
-        assert sorted(traced) == [0, 1, 2, 3]
-        info = f.cache_info()
-        assert info.hits + info.misses == THREADS * 4
-        assert (info.traces, info.currsize) == (4, 4)
+    in_threads(work)
+    assert sorted(traced) == [0, 1, 2, 3]
+    assert_counts(f, calls=THREADS * 4, traces=4)
 
 
 class SlowlyEqual(OpaqueValue):
@@ -282,35 +290,32 @@ class SlowlyEqual(OpaqueValue):
         return super().__hash__()
 
 
+@again(20)
 def test_racing_first_calls_with_values_that_run_python(x):
-    for _ in range(20):
-        f = autojit.jit(lambda x, key: x * key.value)
-        in_threads(lambda i, f=f: [equal(f(x, SlowlyEqual(n)), x * n) for n in (2, 3)])
-        info = f.cache_info()
-        assert info.hits + info.misses == THREADS * 2
-        assert (info.traces, info.currsize) == (2, 2)
+    f = autojit.jit(lambda x, key: x * key.value)
+    in_threads(lambda i: [equal(f(x, SlowlyEqual(n)), x * n) for n in (2, 3)])
+    assert_counts(f, calls=THREADS * 2, traces=2)
 
 
-def test_racing_first_calls_with_two_shapes_trace_each_once(x):
-    for _ in range(5):
-        shapes = []
-        arrivals = Arrivals()
+@again(5)
+def test_racing_first_calls_with_two_shapes_trace_each_once():
+    shapes = []
+    arrivals = Arrivals()
 
-        def body(box, shapes=shapes, arrivals=arrivals):
-            shapes.append(box.a.shape)
-            arrivals.wait(0.002)
-            return box.a * 2
+    @autojit.jit
+    def f(box):
+        shapes.append(box.a.shape)
+        arrivals.wait(0.002)
+        return box.a * 2
 
-        f = autojit.jit(body)
+    def work(i):
+        mine = Data(jnp.ones(2 + i % 2))
+        arrivals.arrive()
+        equal(f(mine), mine.a * 2)
 
-        def work(i, f=f, arrivals=arrivals):
-            mine = Data(jnp.ones(2 + i % 2))
-            arrivals.arrive()
-            f(mine)
-
-        in_threads(work)
-        assert sorted(shapes) == [(2,), (3,)]
-        assert f.cache_info()[2:4] == (2, 1)
+    in_threads(work)
+    assert sorted(shapes) == [(2,), (3,)]
+    assert_counts(f, calls=THREADS, traces=2, currsize=1)
 
 
 def test_racing_first_calls_that_fail_each_raise(x):
@@ -334,34 +339,33 @@ def test_racing_first_calls_that_fail_each_raise(x):
     assert f.cache_info().hits == 0
 
 
+@again(10)
 def test_a_failing_first_call_does_not_break_the_others(x):
-    for _ in range(10):
-        failures = itertools.count()
-        arrivals = Arrivals()
+    failures = itertools.count()
+    arrivals = Arrivals()
 
-        def body(box, n, failures=failures, arrivals=arrivals):
-            arrivals.wait(0.002)
-            if next(failures) == 0:
-                raise KeyError("only the first")
-            return box.a * n
+    @autojit.jit
+    def f(box, n):
+        arrivals.wait(0.002)
+        if next(failures) == 0:
+            raise KeyError("only the first")
+        return box.a * n
 
-        f = autojit.jit(body)
+    def work(i):
+        arrivals.arrive()
+        try:
+            equal(f(Data(x), 3), x * 3)
+        except KeyError:
+            return 1
+        return 0
 
-        def work(i, f=f, arrivals=arrivals):
-            arrivals.arrive()
-            try:
-                equal(f(Data(x), 3), x * 3)
-            except KeyError:
-                return 1
-            return 0
-
-        assert sum(in_threads(work)) == 1
-        # The others waited for the trace that failed, and in JAX each then makes its
-        # own. What they have made stays.
-        traces = f.cache_info().traces
-        equal(f(Data(x), 3), x * 3)
-        assert f.cache_info().currsize == 1
-        assert f.cache_info().traces == traces
+    assert sum(in_threads(work)) == 1
+    # The others waited for the trace that failed, and in JAX each then makes its
+    # own. What they have made stays.
+    traces = f.cache_info().traces
+    equal(f(Data(x), 3), x * 3)
+    assert f.cache_info().currsize == 1
+    assert f.cache_info().traces == traces
 
 
 def test_a_call_without_compilation_leaves_the_trace_of_another_thread(x):
@@ -394,30 +398,29 @@ def test_a_call_without_compilation_leaves_the_trace_of_another_thread(x):
 # No deadlocks.
 
 
+@again(5)
 def test_dispatchers_that_call_each_other_from_both_ends(x):
     """Each thread traces what the other is about to ask for."""
-    for _ in range(5):
-        starts = []
-        arrivals = Arrivals()
+    arrivals = Arrivals()
 
-        def one(box, n, starts=starts, arrivals=arrivals):
-            arrivals.wait(0.005)
-            return starts[1](box, n - 1) + 1 if n else box.a
+    @autojit.jit
+    def one(box, n):
+        arrivals.wait(0.005)
+        return two(box, n - 1) + 1 if n else box.a
 
-        def two(box, n, starts=starts, arrivals=arrivals):
-            arrivals.wait(0.005)
-            return starts[0](box, n - 1) + 1 if n else box.a
+    @autojit.jit
+    def two(box, n):
+        arrivals.wait(0.005)
+        return one(box, n - 1) + 1 if n else box.a
 
-        starts += [autojit.jit(one), autojit.jit(two)]
+    def work(i):
+        arrivals.arrive()
+        for n in (4, 3):
+            equal((one, two)[i % 2](Data(x), n), x + n)
 
-        def work(i, starts=starts, arrivals=arrivals):
-            arrivals.arrive()
-            for n in (4, 3):
-                equal(starts[i % 2](Data(x), n), x + n)
-
-        in_threads(work)
-        # Each has traced the numbers from 4 to 0, whoever asked for them first.
-        assert [f.cache_info().traces for f in starts] == [5, 5]
+    in_threads(work)
+    # Each has traced the numbers from 4 to 0, whoever asked for them first.
+    assert [f.cache_info().traces for f in (one, two)] == [5, 5]
 
 
 def test_a_thread_started_in_a_trace_may_call_the_dispatcher(x):
@@ -450,13 +453,19 @@ def test_two_traces_that_wait_for_one_another(x):
     equal(results[0], x * 0)
 
 
-def test_a_finalizer_may_dispatch_and_clear(x, monkeypatch):
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Let each call run the function on the arrays themselves, without JAX."""
+    monkeypatch.setattr(jax, "jit", lambda flat, **options: flat)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_a_finalizer_may_dispatch_and_clear(x):
     """Garbage is collected in the middle of a dispatch, which runs any code.
 
     Nothing is compiled or computed here: what runs in the middle of JAX's own work may
     be too much for JAX (0.10 on CPython 3.11 crashes).
     """
-    monkeypatch.setattr(jax, "jit", lambda flat, **options: flat)
     f = autojit.jit(lambda box, n: (box.a, n))
     dispatching = threading.local()
     order = random.Random(0)
@@ -466,9 +475,7 @@ def test_a_finalizer_may_dispatch_and_clear(x, monkeypatch):
         def __del__(self):
             finalized.append(getattr(dispatching, "now", False))
             try:
-                a, n = f(Data(x), 7)
-                assert a is x
-                assert n == 7
+                assert f(Data(x), 7) == (x, 7)
                 if order.random() < 0.1:
                     f.clear_cache()
             except BaseException as error:  # which would only be printed
@@ -480,10 +487,9 @@ def test_a_finalizer_may_dispatch_and_clear(x, monkeypatch):
             cycle.append(cycle)
             del cycle
             dispatching.now = True
-            a, n = f(Data(x), k % 3)
+            result = f(Data(x), k % 3)
             dispatching.now = False
-            assert a is x
-            assert n == k % 3
+            assert result == (x, k % 3)
 
     before = gc.get_threshold()
     gc.set_threshold(20)
@@ -495,18 +501,14 @@ def test_a_finalizer_may_dispatch_and_clear(x, monkeypatch):
     assert any(finalized)
 
 
-def test_what_runs_while_a_thread_begins_to_listen_for_warnings_may_dispatch(
-    x, monkeypatch
-):
-    monkeypatch.setattr(jax, "jit", lambda flat, **options: flat)
+@pytest.mark.usefixtures("uncompiled")
+def test_what_runs_while_a_thread_begins_to_listen_for_warnings_may_dispatch(x):
     outcomes = []
 
     def interrupt(frame, event, arg):
         code = frame.f_code
-        if code.co_filename == autojit._warnings.__file__ and code.co_name in (
-            "__init__",
-            "caught",
-        ):
+        in_warnings = code.co_filename == autojit._warnings.__file__
+        if in_warnings and code.co_name in ("__init__", "caught"):
             sys.settrace(None)
             try:
                 outcomes.append(autojit.jit(lambda n: (x, n))(len(outcomes)))
@@ -547,8 +549,7 @@ def test_clear_cache_while_others_call(x):
     f.clear_cache()
     assert f.cache_info()[:4] == (0, 0, 0, 0)
     in_threads(lambda i: f(Data(x), 1))
-    info = f.cache_info()
-    assert (info.hits + info.misses, info.traces, info.currsize) == (THREADS, 1, 1)
+    assert_counts(f, calls=THREADS, traces=1)
 
 
 def test_jax_clear_caches_while_others_call(x):
@@ -581,36 +582,32 @@ def test_cache_info_while_others_call(x):
         calls = sum(in_threads(work))
     counts = [info.hits + info.misses for info in seen]
     assert counts == sorted(counts)
-    info = f.cache_info()
-    assert (info.hits + info.misses, info.traces) == (calls, 3)
+    assert_counts(f, calls=calls, traces=3)
 
 
 # Wrapping.
 
 
+@again(10)
 def test_wrapping_one_function_from_many_threads(x):
-    for _ in range(10):
-        traced = []
-        arrivals = Arrivals()
+    traced = []
+    arrivals = Arrivals()
 
-        def body(box, n, traced=traced, arrivals=arrivals):
-            traced.append(n)
-            arrivals.wait(0.002)
-            return box.a * n
+    def body(box, n):
+        traced.append(n)
+        arrivals.wait(0.002)
+        return box.a * n
 
-        def work(i, body=body, arrivals=arrivals):
-            arrivals.arrive()
-            f = autojit.jit(body)
-            equal(f(Data(x), 3), x * 3)
-            return f
+    def work(i):
+        arrivals.arrive()
+        f = autojit.jit(body)
+        equal(f(Data(x), 3), x * 3)
+        return f
 
-        dispatchers = in_threads(work)
-        assert traced == [3]
-        infos = {f.cache_info() for f in dispatchers}
-        assert len(infos) == 1
-        info = infos.pop()
-        assert info.hits + info.misses == THREADS
-        assert (info.traces, info.currsize) == (1, 1)
+    dispatchers = in_threads(work)
+    assert traced == [3]
+    for f in dispatchers:
+        assert_counts(f, calls=THREADS, traces=1)
 
 
 def test_wrapping_a_method_from_many_threads(x):
@@ -651,9 +648,7 @@ def test_wrapping_and_dropping(x):
 
     with Meanwhile(gc.collect) as others:
         calls = sum(in_threads(work))
-    info = kept.cache_info()
-    assert info.hits + info.misses == calls
-    assert (info.traces, info.currsize) == (1, 1)
+    assert_counts(kept, calls=calls, traces=1)
 
 
 def test_functions_that_end_in_many_threads(x):
@@ -763,13 +758,14 @@ def test_configuration_is_that_of_the_thread(x):
         calls.append(isinstance(box.a, jax.core.Tracer))
         return {"y": box.a * n, "ones": jnp.ones(2) * n}
 
+    contexts = [
+        (contextlib.nullcontext, jnp.float32),
+        (enable_x64, jnp.float64),
+        (jax.disable_jit, jnp.float32),
+    ]
+
     def work(i):
-        kinds = [
-            (contextlib.nullcontext, jnp.float32),
-            (enable_x64, jnp.float64),
-            (jax.disable_jit, jnp.float32),
-        ]
-        context, dtype = kinds[i % 3]
+        context, dtype = contexts[i % 3]
         with context():
             for _ in range(20):
                 result = f(Data(x), 2)
@@ -778,9 +774,7 @@ def test_configuration_is_that_of_the_thread(x):
 
     in_threads(work, 6)
     assert calls.count(False) == 2 * 20
-    info = f.cache_info()
-    assert (info.traces, info.currsize) == (2, 1)
-    assert info.hits + info.misses == 4 * 20
+    assert_counts(f, calls=4 * 20, traces=2, currsize=1)
 
 
 def test_traces_of_other_threads_are_not_mixed_up(x):
@@ -790,34 +784,23 @@ def test_traces_of_other_threads_are_not_mixed_up(x):
     def g(x):
         return f(Data(x), 2)["y"]
 
+    y, slope = jnp.sin(x) * 2, jnp.cos(x) * 2
     transformed = [
-        jax.jit(g),
-        jax.grad(lambda x: g(x).sum()),
-        lambda x: jax.vmap(g)(jnp.stack([x, x])),
-        lambda x: jax.jvp(g, (x,), (x,)),
-        lambda x: lax.scan(lambda c, row: (c, g(row)), 0.0, x)[1],
-        autojit.jit(g),
+        (jax.jit(g), y),
+        (jax.grad(lambda x: g(x).sum()), slope),
+        (lambda x: jax.vmap(g)(jnp.stack([x, x])), jnp.stack([y, y])),
+        (lambda x: jax.jvp(g, (x,), (x,)), (y, slope * x)),
+        (lambda x: lax.scan(lambda c, row: (c, g(row)), 0.0, x)[1], y),
+        (autojit.jit(g), y),
     ]
-    references = (
-        lambda x: jnp.sin(x) * 2,
-        lambda x: jnp.cos(x) * 2,
-        lambda x: jnp.stack([jnp.sin(x) * 2] * 2),
-        lambda x: (jnp.sin(x) * 2, jnp.cos(x) * 2 * x),
-        lambda x: jnp.sin(x) * 2,
-        lambda x: jnp.sin(x) * 2,
-    )
-    expected = [plain(x) for plain in references]
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
 
     def work(i):
+        function, expected = transformed[i]
         for _ in range(3):
-            result = transformed[i % 6](x)
-            jax.tree.map(
-                functools.partial(np.testing.assert_allclose, rtol=1e-5),
-                result,
-                expected[i % 6],
-            )
+            jax.tree.map(close, function(x), expected)
 
-    in_threads(work, 6)
+    in_threads(work, len(transformed))
     assert f.cache_info().currsize == 1
 
 
@@ -828,18 +811,11 @@ def test_thread_pools(x):
         rows = [x + i for i in range(100)]
         for row, result in zip(rows, pool.map(f, rows, timeout=TIMEOUT), strict=True):
             equal(result, row * 4)
-    info = f.cache_info()
-    assert (info.hits + info.misses, info.traces) == (100, 1)
+    assert_counts(f, calls=100, traces=1)
 
 
 def test_asyncio_tasks(x):
-    traced = []
-
-    def body(box, n):
-        traced.append(n)
-        return {"y": box.a * n}
-
-    f = autojit.jit(body)
+    f = autojit.jit(lambda box, n: {"y": box.a * n})
 
     async def call(i):
         await asyncio.sleep(0)
@@ -853,9 +829,7 @@ def test_asyncio_tasks(x):
         await asyncio.wait_for(asyncio.gather(*map(call, range(30))), TIMEOUT)
 
     asyncio.run(main())
-    assert sorted(traced) == [0, 1, 2]
-    info = f.cache_info()
-    assert (info.hits + info.misses, info.traces) == (60, 3)
+    assert_counts(f, calls=60, traces=3)
 
 
 def test_an_asyncio_task_in_a_trace(x):
@@ -900,12 +874,12 @@ def test_forked_workers(how):
 
 def test_spawned_workers_get_a_pickled_dispatcher(x):
     w = np.arange(3.0, dtype=np.float32)
+    numbers = [2, 3, 2]
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         for dispatcher in (spawn_worker.scaled, autojit.jit(spawn_worker.plain)):
             assert pickle.loads(pickle.dumps(dispatcher))(Data(x), 2)["n"] == 2
-            future = pool.submit(spawn_worker.call, dispatcher, w, [2, 3, 2])
+            future = pool.submit(spawn_worker.call, dispatcher, w, numbers)
             results, info = future.result(TIMEOUT)
-            for n, result in zip([2, 3, 2], results, strict=True):
-                equal(result, w * n)
+            equal(results, [w * n for n in numbers])
             assert info[:4] == (1, 2, 2, 2)

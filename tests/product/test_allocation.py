@@ -25,15 +25,10 @@ from _testcapi import remove_mem_hooks, set_nomemory
 import cloudpickle
 import numpy as np
 
-X, Y = Array(), Array()
+Y = Array()
 # A plain dict. The one that is there asks a generator expression, and where there is no
 # memory for one, CPython 3.13 crashes by itself.
 cloudpickle.CloudPickler.dispatch_table = dict(cloudpickle.CloudPickler.dispatch_table)
-
-
-class Plain:
-    def __init__(self, **state):
-        self.__dict__.update(state)
 
 
 class Attributes:
@@ -63,14 +58,6 @@ class Point(typing.NamedTuple):
     b: object
 
 
-class Reduced:
-    def __init__(self, a, b):
-        self.a, self.b = a, b
-
-    def __reduce__(self):
-        return Reduced, (self.a, self.b)
-
-
 class SixParts(list):
     def __reduce_ex__(self, protocol):
         return SixParts, (), {"k": X}, iter([1, X]), iter([("a", 1)]), SixParts.set
@@ -80,11 +67,6 @@ class SixParts(list):
 
     def set(self, state):
         self.state = state
-
-
-class Opaque:
-    def __reduce_ex__(self, protocol):
-        raise TypeError
 
 
 class OpaqueValue(Opaque):
@@ -154,19 +136,6 @@ def new_data():
     return made(1, X)
 
 
-def new_namedtuple():
-    return collections.namedtuple("Named", "a b")(1, X)
-
-
-def new_reduced():
-    cls = type("NewReduced", (), {"__reduce__": lambda self: (Plain, ())})
-    return cls()
-
-
-def new_opaque():
-    return type("NewOpaque", (Opaque,), {})()
-
-
 # Without what CPython itself crashes on where it finds no memory: an iterator over the
 # items of a dict (which OrderedDict and defaultdict reduce to), and a bytearray that is
 # not empty.
@@ -203,9 +172,9 @@ KINDS = {
     "opaque value": lambda: [OpaqueValue("a"), OpaqueValue(1)],
     "new class": new_class,
     "new data": new_data,
-    "new namedtuple": new_namedtuple,
-    "new reduced": new_reduced,
-    "new opaque": new_opaque,
+    "new namedtuple": lambda: collections.namedtuple("Named", "a b")(1, X),
+    "new reduced": lambda: type("New", (), {"__reduce__": lambda self: (Plain, ())})(),
+    "new opaque": lambda: type("New", (Opaque,), {})(),
 }
 KEPT_OPAQUE = Opaque()
 
@@ -426,12 +395,7 @@ class Clear(Ask):
         return call
 
 
-OPERATIONS = {cls.__name__: cls() for cls in
-              (Unflatten, Flatten, Hash, Equal, Repr, Miss, Hit, ByHash, Evict, Result,
-               Keywords, Wrap, Ask, Clear)}
 hold = []
-
-
 gc.disable()  # a collection may fill the free lists again
 
 
@@ -505,7 +469,7 @@ def sweep_all(names, kinds, leaks):
             problems = []
             failures = 0
             for width in (50, 1):
-                args = OPERATIONS[name], KINDS[kind], width, problems
+                args = globals()[name](), KINDS[kind], width, problems
                 failures += sweep(*args)
                 if leaks:
                     sweep(*args)  # fills what is kept once
@@ -520,31 +484,22 @@ def sweep_all(names, kinds, leaks):
             print("end", name, kind, failures, *problems[:5], sep="|", flush=True)
 """
 
-OPERATIONS = [
-    "Unflatten",
-    "Flatten",
-    "Hash",
-    "Equal",
-    "Repr",
-    "Miss",
-    "Hit",
-    "ByHash",
-    "Evict",
-    "Result",
-    "Keywords",
-    "Wrap",
-    "Ask",
-    "Clear",
-]
+# What does not run by default is much like something that does.
+QUICK = ["Unflatten", "Flatten", "Miss", "Hit", "Result", "Wrap", "Clear"]
+OPERATIONS = [*QUICK, "Hash", "Equal", "Repr", "ByHash", "Evict", "Keywords", "Ask"]
 # What these do does not depend on the kind of object.
 FOR_ONE_KIND = {"Wrap", "Ask", "Clear"}
-
-
 # To free an instance takes memory in CPython 3.13, if someone has asked for its dict.
 LEAKS_BY_ITSELF = {"instance", "attributes", "method", "new class"}
 
-# `repr` of a numpy array crashes where it finds no memory.
-NO_NUMPY = {"Repr"}
+
+def each(operations, quick):
+    """Run a test for each operation, by default for the quick ones alone."""
+    slow = pytest.mark.slow
+    return pytest.mark.parametrize(
+        "operation",
+        [n if n in quick else pytest.param(n, marks=slow) for n in operations],
+    )
 
 
 def sweep(operation, *, leaks=False, before="", after=""):
@@ -554,7 +509,7 @@ def sweep(operation, *, leaks=False, before="", after=""):
         kinds = "['list', 'method']"
     elif leaks:
         kinds = f"[kind for kind in KINDS if kind not in {LEAKS_BY_ITSELF}]"
-    elif operation in NO_NUMPY:
+    elif operation == "Repr":  # that of a numpy array crashes without memory
         kinds = "[kind for kind in KINDS if not kind.startswith('numpy')]"
     found, seen, failures, first = {}, [], 0, "None"
     while True:
@@ -581,7 +536,7 @@ def sweep(operation, *, leaks=False, before="", after=""):
         first = repr(running)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@each(OPERATIONS, QUICK)
 def test_a_failed_allocation_is_a_memory_error_or_does_no_harm(operation):
     found, seen, failures = sweep(operation)
     assert found == {}
@@ -649,14 +604,12 @@ def failing_new(tmp_path_factory):
 
 
 # Without those for which C++ allocates nothing.
-QUICK = ["Unflatten", "Flatten", "Wrap"]
-SLOW = ["Hit", "Repr", "Miss", "ByHash", "Evict", "Result", "Keywords"]
+USING_NEW = [
+    name for name in OPERATIONS if name not in {"Hash", "Equal", "Ask", "Clear"}
+]
 
 
-@pytest.mark.parametrize(
-    "operation",
-    [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)],
-)
+@each(USING_NEW, ["Unflatten", "Flatten", "Wrap"])
 def test_a_failed_new_is_a_memory_error(failing_new, operation):
     found, _, failures = sweep(operation, before=failing_new, after=USE_NEW)
     assert found == {}

@@ -71,6 +71,27 @@ autojit._specialize.specialize = Specialized
 import autojit._jit
 autojit.jit = autojit._jit.jit
 autojit.flatten = autojit._jit.flatten
+
+# What scripts call it with.
+X = Array()
+
+
+class Plain:
+    def __init__(self, **state):
+        self.__dict__.update(state)
+
+
+class Reduced:
+    def __init__(self, a, b=None):
+        self.a, self.b = a, b
+
+    def __reduce__(self):
+        return Reduced, (self.a, self.b)
+
+
+class Opaque:
+    def __reduce_ex__(self, protocol):
+        raise TypeError
 """
 
 
