@@ -27,6 +27,7 @@ def outcomes(tmp_path_factory):
         env=os.environ
         | {
             "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # or compilation takes longer
             "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=8",
         },
         capture_output=True,

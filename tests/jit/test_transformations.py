@@ -254,50 +254,53 @@ def quick_compilation():
 _ONE_DEEP = TRANSFORMATIONS | MORE_TRANSFORMATIONS
 
 
-@pytest.fixture(params=_ONE_DEEP.values(), ids=_ONE_DEEP)
-def transform(request):
-    return request.param
+@pytest.fixture(params=_ONE_DEEP)
+def transformation(request):
+    """Return a transformation, and its function of `w` and `x` without us."""
+    return _ONE_DEEP[request.param], transformed_by_jax(request.param)
 
 
-def expected_of(transform, w, x):
-    return jax.jit(transform(with_object(energy), _unwrapped))(w, x)
+@functools.cache  # compiled once for all tests
+def transformed_by_jax(name):
+    return jax.jit(_ONE_DEEP[name](with_object(energy), _unwrapped))
 
 
-def test_a_dispatcher_inside_of_a_transformation(transform, wrap, w, x):
+def test_a_dispatcher_inside_of_a_transformation(transformation, wrap, w, x):
+    transform, plain = transformation
     dispatcher = wrap(energy)
-    expected = expected_of(transform, w, x)
-    close(transform(with_object(dispatcher), wrap)(w, x), expected)
-    close(transform(with_object(dispatcher), wrap)(w, x), expected)
+    for _ in range(2):
+        close(transform(with_object(dispatcher), wrap)(w, x), plain(w, x))
 
 
-def test_a_dispatcher_around_a_transformation(transform, w, x):
+def test_a_dispatcher_around_a_transformation(transformation, w, x):
+    transform, plain = transformation
     dispatcher = autojit.jit(transform(with_object(energy), autojit.jit))
-    expected = expected_of(transform, w, x)
-    close(dispatcher(w, x), expected)
-    close(dispatcher(w, x), expected)
+    for _ in range(2):
+        close(dispatcher(w, x), plain(w, x))
     assert dispatcher.cache_info()[:3] == (1, 1, 1)
 
 
-def test_a_transformation_applied_to_a_dispatcher(transform, w, x):
+def test_a_transformation_applied_to_a_dispatcher(transformation, w, x):
+    transform, plain = transformation
     dispatcher = autojit.jit(with_object(energy))
     transformed = transform(dispatcher, autojit.jit)
-    expected = expected_of(transform, w, x)
-    close(transformed(w, x), expected)
-    close(transformed(w, x), expected)
+    for _ in range(2):
+        close(transformed(w, x), plain(w, x))
     close(dispatcher(w, x), energy(make_params(w), x, power=3))
 
 
-def test_dispatchers_on_both_sides_of_a_transformation(transform, w, x):
+def test_dispatchers_on_both_sides_of_a_transformation(transformation, w, x):
+    transform, plain = transformation
     inside = autojit.jit(with_object(autojit.jit(energy)))
     dispatcher = autojit.jit(transform(inside, autojit.jit))
-    close(dispatcher(w, x), expected_of(transform, w, x))
-    close(dispatcher(w + 1, x), expected_of(transform, w + 1, x))
+    for v in (w, w + 1):
+        close(dispatcher(v, x), plain(v, x))
 
 
 # Two deep. The dispatchers take and return objects, wherever they stand. Where
 # everything is compiled anyway, one program has several outer transformations of one
 # inner one: most of the time goes into compilation. The slow tests have all pairs. In
-# the others each transformation stands in three others, which are not the same for each
+# the others each transformation stands in two others, which are not the same for each
 # place of the dispatcher.
 
 
@@ -336,16 +339,15 @@ def outermost(outer, inner):
 def all_pairs(first):
     """Parametrize a test by an inner transformation and a tuple of outer ones.
 
-    The slow tests have all that can stand around it. The others have three of these,
+    The slow tests have all that can stand around it. The others have two of these,
     beginning with that which comes `first` after the inner one.
     """
     names = list(TRANSFORMATIONS)
     few, every = [], []
     for i, inner in enumerate(names):
         outer = tuple(o for o in names if (o, inner) not in REFUSED)
-        start = i + first
-        three = tuple(outer[(start + k) % len(outer)] for k in (0, 5, 10))
-        few.append(pytest.param(inner, three, id=inner))
+        two = tuple(outer[(i + first + k) % len(outer)] for k in (0, 7))
+        few.append(pytest.param(inner, two, id=inner))
         every.append(
             pytest.param(inner, outer, id=f"{inner} in all", marks=pytest.mark.slow)
         )
@@ -406,14 +408,14 @@ def test_a_dispatcher_between_two_transformations(inner, outer):
 
 
 @pytest.mark.parametrize(("outer", "inner"), REFUSED)
-@pytest.mark.parametrize("make", [innermost, in_between, outermost])
-def test_what_jax_refuses_is_refused_in_its_words(make, outer, inner):
+def test_what_jax_refuses_is_refused_in_its_words(outer, inner):
     f = jax.jit(nest(outer, inner, with_object(energy), _unwrapped))
     with pytest.raises(REFUSED[outer, inner]) as theirs:
         f(*two_deep_arguments())
-    with pytest.raises(REFUSED[outer, inner]) as ours:
-        make(outer, inner)(*two_deep_arguments())
-    assert str(ours.value) == str(theirs.value)
+    for make in (innermost, in_between, outermost):
+        with pytest.raises(REFUSED[outer, inner]) as ours:
+            make(outer, inner)(*two_deep_arguments())
+        assert str(ours.value) == str(theirs.value), make.__name__
 
 
 @all_pairs(first=2)
@@ -514,18 +516,6 @@ def test_the_same_dispatcher_inside_and_outside_of_jit(w, x):
     assert f.cache_info().currsize == 1
 
 
-def test_a_tracer_of_an_outer_trace_does_not_leak(w):
-    f = autojit.jit(lambda box, n: box.a * n)
-
-    @jax.jit
-    def outer(w):
-        return f(Plain(a=w), 2) + f(Plain(a=w + 1), 2)
-
-    with jax.checking_leaks():
-        close(outer(w), w * 2 + (w + 1) * 2)
-    close(f(Plain(a=w), 2), w * 2)
-
-
 def test_grad_with_auxiliary_data(w, x):
     def loss(w, x):
         value = energy(make_params(w), x)
@@ -610,30 +600,10 @@ def test_eval_shape_of_a_dispatcher(w, x):
     close(f(w, x)["a"], w @ x)
 
 
-def test_eval_shape_of_a_function_that_calls_a_dispatcher(w, x):
-    f = autojit.jit(energy)
-    out = jax.eval_shape(lambda w, x: f(make_params(w), x), w, x)
-    assert (out.shape, out.dtype) == ((), w.dtype)
-
-
-def test_a_dispatcher_may_call_eval_shape(w, x):
-    @autojit.jit
-    def f(w, x):
-        out = jax.eval_shape(lambda w, x: w @ x, w, x)
-        return jnp.zeros(out.shape, out.dtype), out.shape
-
-    zeros, shape = f(w, x)
-    assert shape == (3,)
-    close(zeros, jnp.zeros(3))
-
-
 def test_make_jaxpr_of_a_dispatcher(w, x):
     jaxpr = jax.make_jaxpr(autojit.jit(with_object(energy)))(w, x)
-    assert [v.aval.shape for v in jaxpr.jaxpr.invars] == [(3, 3), (3,)]
-    assert [a.shape for a in jaxpr.out_avals] == [()]
-    assert "tanh" in str(jaxpr)
-    (result,) = jax.core.eval_jaxpr(jaxpr.jaxpr, jaxpr.consts, w, x)
-    close(result, energy(make_params(w), x, power=3))
+    assert [aval.shape for aval in jaxpr.in_avals] == [(3, 3), (3,)]
+    assert [aval.shape for aval in jaxpr.out_avals] == [()]
 
 
 def primitives(jaxpr):
@@ -653,68 +623,43 @@ def test_make_jaxpr_has_the_operations_of_the_function_alone(w, x):
     assert primitives(wrapped.jaxpr) == primitives(plain.jaxpr)
 
 
-def test_a_dispatcher_may_call_make_jaxpr(x):
-    f = autojit.jit(lambda x, n: (x, str(jax.make_jaxpr(lambda y: y * n)(x))))
-    assert "mul" in f(x, 3)[1]
-
-
 # disable_jit.
 
 
 def test_disable_jit_runs_the_function_itself(x):
-    seen = []
+    """With the caller's own objects, and arrays that have values."""
 
     @autojit.jit
     def f(x, obj):
-        seen.append(isinstance(x, jax.core.Tracer))
-        seen.append(isinstance(obj.a, jax.core.Tracer))
-        if x.sum() > 0:
-            return x + obj.a, float(x.sum())
-        return x
+        return (x + obj.a, float(x.sum()), obj) if x.sum() > 0 else x
 
+    obj = Plain(a=x, name="n", items=[1, x])
     with pytest.raises(jax.errors.TracerBoolConversionError):
-        f(x, Plain(a=x))
-    seen.clear()
+        f(x, obj)
     with jax.disable_jit():
         for _ in range(2):
-            result, total = f(x, Plain(a=x))
+            result, total, same = f(x, obj)
             close(result, x + x)
-            assert type(total) is float
-            assert total == float(x.sum())
-    assert seen == [False] * 4
+            assert (type(total), total) == (float, 3.0)
+            assert same is obj
+        with pytest.raises(AttributeError, match="'a'"):
+            f(x, Plain())
     assert f.cache_info().currsize == 0
 
 
 def test_disable_jit_of_a_call_that_has_a_specialization(x):
-    calls = []
+    traced = []
 
     @autojit.jit
     def f(x, n):
-        calls.append(isinstance(x, jax.core.Tracer))
+        traced.append(isinstance(x, jax.core.Tracer))
         return x * n
 
-    f(x, 2)
-    f(x, 2)
-    assert calls == [True]
-    with jax.disable_jit():
-        close(f(x, 2), x * 2)
-        close(f(x, 2), x * 2)
-    assert calls == [True, False, False]
-    close(f(x, 2), x * 2)
-    assert calls == [True, False, False]
-
-
-def test_disable_jit_keeps_the_arguments_of_the_caller(x):
-    @autojit.jit
-    def f(x, obj):
-        return x, obj.name, obj.items
-
-    with jax.disable_jit():
-        array, name, items = f(x, Plain(name="n", items=[1, x]))
-    close(array, x)
-    assert name == "n"
-    assert items[0] == 1
-    close(items[1], x)
+    for disabled in (False, True, False):
+        with jax.disable_jit(disabled):
+            for _ in range(2):
+                close(f(x, 2), x * 2)
+    assert traced == [True, False, False]
 
 
 def test_disable_jit_of_methods_iterators_and_wrapped_objects(x):
@@ -736,15 +681,6 @@ def test_disable_jit_of_methods_iterators_and_wrapped_objects(x):
         close(autojit.jit(model)(x), x)
 
 
-def test_an_exception_under_disable_jit_propagates(x):
-    @autojit.jit
-    def f(x):
-        raise KeyError("mine")
-
-    with jax.disable_jit(), pytest.raises(KeyError, match="mine"):
-        f(x)
-
-
 # JAX's configuration.
 
 
@@ -756,22 +692,16 @@ def enable_x64():
     return enable_x64()
 
 
-def mesh_context():
-    return jax.set_mesh(jax.make_mesh((1,), ("i",), axis_types=(AxisType.Auto,)))
-
-
-def default_device():
-    return jax.default_device(jax.devices()[0])
-
-
 CONTEXTS = {
     "none": contextlib.nullcontext,
     "enable_x64": enable_x64,
-    "debug_nans": jax.debug_nans,
-    "debug_infs": jax.debug_infs,
+    "debug_nans": lambda: jax.debug_nans(True),
+    "debug_infs": lambda: jax.debug_infs(True),
     "checking_leaks": jax.checking_leaks,
-    "default_device": default_device,
-    "mesh": mesh_context,
+    "default_device": lambda: jax.default_device(jax.devices()[0]),
+    "mesh": lambda: jax.set_mesh(
+        jax.make_mesh((1,), ("i",), axis_types=(AxisType.Auto,))
+    ),
     "transfer_guard": lambda: jax.transfer_guard("log"),
     "precision": lambda: jax.default_matmul_precision("float32"),
     "promotion": lambda: jax.numpy_dtype_promotion("strict"),
@@ -792,8 +722,6 @@ def test_a_context_retraces_exactly_when_jax_does(context, x):
         return {name: jnp.tanh(box.a), "ones": jnp.ones(2) * 3}
 
     theirs = jax.jit(flat)
-    if context is jax.debug_nans or context is jax.debug_infs:
-        context = functools.partial(context, True)
     for inside in (False, True, False, True):
         with context() if inside else contextlib.nullcontext():
             for _ in range(2):
@@ -801,8 +729,7 @@ def test_a_context_retraces_exactly_when_jax_does(context, x):
                 close([result["y"], result["ones"]], theirs(x))
         if context is not jax.checking_leaks:  # under which JAX keeps no traces
             assert ours.cache_info().traces == len(traces)
-    assert ours.cache_info()[1:2] == (1,)
-    assert ours.cache_info().currsize == 1
+    assert ours.cache_info().misses == ours.cache_info().currsize == 1
 
 
 @pytest.mark.parametrize(("setting", "value"), [("nans", 0.0), ("infs", 1.0)])
@@ -823,23 +750,15 @@ def test_what_jax_finds_when_it_debugs_numbers(setting, value):
     assert ours.cache_info().currsize == 1
 
 
-def test_checking_leaks_finds_a_leak(x):
-    leaked = []
-
-    def leak(x):
-        leaked.append(x * 2)
-        return x
-
-    ours, theirs = autojit.jit(lambda box: leak(box.a)), jax.jit(leak)
-    for call in (lambda: theirs(x), lambda: ours(Data(x))):
-        with jax.checking_leaks(), pytest.raises(Exception, match="Leaked"):
-            call()
-        leaked.clear()
-    assert ours.cache_info().currsize == 0
+def test_checking_leaks_finds_none_of_ours(x):
+    """One of the function is found, as test_jax_mistakes.py shows."""
+    f = autojit.jit(lambda box, n: {"y": box.a * n, "box": box})
+    outer = jax.jit(lambda x: f(Data(x), 2)["y"] + f(Data(x + 1), 2)["y"])
     with jax.checking_leaks():
-        f = autojit.jit(lambda box, n: {"y": box.a * n, "box": box})
         for _ in range(2):
             close(f(Data(x, [x]), 2)["y"], x * 2)
+            close(outer(x), x * 4 + 2)
+    close(f(Data(x), 2)["y"], x * 2)
 
 
 def test_transfers_are_guarded(x):
@@ -927,24 +846,17 @@ def test_a_dispatcher_may_call_itself(x):
     def power(x, n):
         return jnp.ones_like(x) if n == 0 else x * power(x, n - 1)
 
-    close(power(x, 4), x**4)
-    assert power.cache_info().currsize == 5
-    close(power(x, 4), x**4)
-    assert power.cache_info().traces == 5
+    for _ in range(2):
+        close(power(x, 4), x**4)
+        assert power.cache_info().currsize == power.cache_info().traces == 5
 
 
 def test_a_dispatcher_may_be_an_argument_of_another(x):
     inner = autojit.jit(lambda x, n: x * n)
     outer = autojit.jit(lambda f, x: f(x, 2) + f(x, 3))
-    close(outer(inner, x), x * 5)
-    close(outer(inner, x + 1), (x + 1) * 5)
+    for y in (x, x + 1):
+        close(outer(inner, y), y * 5)
     assert outer.cache_info().traces == 1
-
-
-def test_a_dispatcher_may_return_a_dispatcher(x):
-    inner = autojit.jit(lambda x: x * 2)
-    result = autojit.jit(lambda x: {"f": inner, "x": x})(x)
-    assert result["f"] is inner
 
 
 def test_a_dispatcher_made_in_a_trace(x):
