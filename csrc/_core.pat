@@ -116,7 +116,7 @@
         \doc
 
 ^autojit\._core\.Skeleton\._handed_through$:
-    def _handed_through(self, call: Skeleton, /) -> list[tuple[Any, int, bool]]:
+    def _handed_through(self, call: Skeleton, /) -> list[tuple[Any, int, bool, bool]]:
         \doc
 
 ^autojit\._core\.Skeleton\._captured$:

@@ -27,8 +27,7 @@ struct Opcodes {
 };
 Opcodes opcodes;
 
-// What can read all that its caller's code does not name, and classes of what holds
-// something else for each thread or context. Borrowed from their modules.
+// What can read all that its caller's code does not name. Borrowed from their modules.
 std::set<PyObject*> read_anything;
 
 // `os.environ`.
@@ -39,11 +38,25 @@ constexpr std::array<std::string_view, 6> kComputeNames = {
     "getattr", "hasattr", "vars", "attrgetter", "__dict__", "__getattribute__"};
 
 // What Python keeps in a class for itself, or changes by the way.
-constexpr std::array<std::string_view, 12> kOfEachClass = {
-    "__dict__",  "__weakref__",     "__doc__",   "__module__",
-    "__slots__", "__annotations__", "_abc_impl", "__abstractmethods__",
-    "__static_attributes__", "__firstlineno__", "__annotations_cache__",
-    "__annotate_func__"};
+constexpr std::array<std::string_view, 13> kOfEachClass = {"__dict__",
+                                                           "__weakref__",
+                                                           "__doc__",
+                                                           "__module__",
+                                                           "__slots__",
+                                                           "__annotations__",
+                                                           "_abc_impl",
+                                                           "__abstractmethods__",
+                                                           "__static_attributes__",
+                                                           "__firstlineno__",
+                                                           "__annotations_cache__",
+                                                           "__annotate_func__",
+                                                           "__slotnames__"};
+
+// Methods that a trace has no reason to call.
+constexpr std::array<std::string_view, 12> kNotCalled = {
+    "__repr__",          "__str__",      "__format__",   "__reduce__",
+    "__reduce_ex__",     "__getstate__", "__setstate__", "__getnewargs__",
+    "__getnewargs_ex__", "__del__",      "__copy__",     "__deepcopy__"};
 
 template <std::size_t kSize>
 bool is_among(const std::array<std::string_view, kSize>& names, std::string_view name) {
@@ -70,6 +83,24 @@ std::string_view view(PyObject* string) {
   return {text, static_cast<std::size_t>(size)};
 }
 
+// Whether a name is one that Python gives things, `__name__`, or that is no string.
+bool is_special(PyObject* name) {
+  return !PyUnicode_Check(name) ||
+         (PyUnicode_GET_LENGTH(name) > 1 && PyUnicode_READ_CHAR(name, 0) == '_' &&
+          PyUnicode_READ_CHAR(name, 1) == '_');
+}
+
+// How many names a dict has, but for those that Python adds to modules and classes.
+std::size_t count_names(PyObject* dict) {
+  std::size_t count = 0;
+  Py_ssize_t position = 0;
+  PyObject* name = nullptr;
+  while (PyDict_Next(dict, &position, &name, nullptr) != 0) {
+    count += is_special(name) ? 0U : 1U;
+  }
+  return count;
+}
+
 // Whether a file is one of the standard library or of what is installed.
 bool is_librarys_file(PyObject* file) {
   std::string_view name = view(file);
@@ -83,11 +114,6 @@ bool is_librarys_file(PyObject* file) {
     }
   }
   return false;
-}
-
-bool is_librarys_code(PyObject* function) {
-  auto* code = reinterpret_cast<PyCodeObject*>(PyFunction_GET_CODE(function));
-  return is_librarys_file(code->co_filename);
 }
 
 // The same for a module, by its dict: one without a file is builtin or a namespace, or
@@ -241,8 +267,7 @@ bool init_function_state() {
       {"builtins", "eval"},       {"builtins", "exec"},
       {"builtins", "globals"},    {"builtins", "locals"},
       {"builtins", "__import__"}, {"importlib", "import_module"},
-      {"sys", "_getframe"},       {"contextvars", "ContextVar"},
-      {"_thread", "_local"}};
+      {"sys", "_getframe"}};
   for (auto [home, name] : anything) {
     Owned of = Owned::steal(PyImport_ImportModule(home));
     PyObject* function = of ? PyObject_GetAttrString(of.get(), name) : nullptr;
@@ -257,6 +282,11 @@ bool init_function_state() {
 }
 
 PyObject* environment_variables() { return environment; }
+
+bool is_librarys(PyObject* function) {
+  auto* code = reinterpret_cast<PyCodeObject*>(PyFunction_GET_CODE(function));
+  return is_librarys_file(code->co_filename);
+}
 
 bool is_named_function(PyObject* object) {
   auto* function = reinterpret_cast<PyFunctionObject*>(object);
@@ -355,11 +385,14 @@ bool held_by(PyObject* function, std::vector<PyObject*>& objects) {
 }
 
 Owned read(PyObject* holder, PyObject* name) {
+  if (PyFunction_Check(holder) && name != nullptr) {
+    return Owned::borrow(PyFunction_GET_CODE(holder));
+  }
   if (name != nullptr) {
     return Owned::borrow(PyDict_GetItemWithError(holder, name));
   }
   if (PyDict_Check(holder)) {
-    return Owned::steal(PyLong_FromSsize_t(PyDict_GET_SIZE(holder)));
+    return Owned::steal(PyLong_FromSize_t(count_names(holder)));
   }
   if (PyType_Check(holder)) {
     return Owned::borrow(reinterpret_cast<PyTypeObject*>(holder)->tp_mro);
@@ -367,12 +400,16 @@ Owned read(PyObject* holder, PyObject* name) {
   std::vector<PyObject*> parts;
   if (PyFunction_Check(holder)) {
     auto* function = reinterpret_cast<PyFunctionObject*>(holder);
-    PyObject* dict = has_attributes(function->func_dict) ? function->func_dict : nullptr;
-    parts = {function->func_code, function->func_defaults, function->func_kwdefaults,
-             dict};
+    PyObject* dict =
+        has_attributes(function->func_dict) ? function->func_dict : nullptr;
+    parts = {function->func_defaults, function->func_kwdefaults, dict};
     PyObject* cells = function->func_closure;
     for (Py_ssize_t i = 0; cells != nullptr && i < PyTuple_GET_SIZE(cells); ++i) {
       parts.push_back(PyCell_GET(PyTuple_GET_ITEM(cells, i)));
+    }
+    if (std::all_of(parts.begin(), parts.end(),
+                    [](PyObject* part) { return part == nullptr; })) {
+      return Owned::borrow(Py_None);
     }
   } else {
     find_parts(holder, parts);
@@ -383,20 +420,11 @@ Owned read(PyObject* holder, PyObject* name) {
 
 void Reads::note(PyObject* holder, PyObject* name, Read::As as) {
   if (noted_.emplace(holder, name).second) {
-    reads_.push_back({holder, name, as});
+    reads_.push_back({holder, name, as, is_lenient_});
   }
-}
-
-bool Reads::is_fixed_function(PyObject* function) const {
-  return !homes_.contains(PyFunction_GET_GLOBALS(function)) &&
-         is_librarys_code(function);
 }
 
 bool Reads::add(PyObject* function, bool by_value) {
-  PyObject* globals = PyFunction_GET_GLOBALS(function);
-  if (by_value) {
-    homes_.insert(globals);
-  }
   if (!functions_.insert(function).second) {
     return true;
   }
@@ -404,16 +432,19 @@ bool Reads::add(PyObject* function, bool by_value) {
     return refuse("a function that calls too much");
   }
   PyObject* code = PyFunction_GET_CODE(function);
+  PyObject* globals = PyFunction_GET_GLOBALS(function);
   for (PyObject* object : {function, code, globals}) {
     held_.borrow(object);
   }
-  if (is_fixed_function(function)) {
+  if (by_value) {
+    return add_code(code, globals, is_librarys(function));
+  }
+  if (is_librarys(function)) {
     return true;
   }
-  if (!by_value) {
-    note(function, nullptr, Read::As::Content);
-  }
-  return add_code(code, globals);
+  note(function, names.name, Read::As::Identity);
+  note(function, nullptr, Read::As::Content);
+  return add_code(code, globals, false);
 }
 
 bool Reads::reach_inside(PyObject* object) {
@@ -434,7 +465,7 @@ bool Reads::reach_inside(PyObject* object) {
     if (seen.size() > kMostFunctions) {
       return refuse("a function that holds too much");
     }
-    if (!PyFunction_Check(at) || is_fixed_function(at)) {
+    if (!PyFunction_Check(at) || is_librarys(at)) {
       find_parts(at, objects);
     } else if (!add(at, false)) {
       return false;
@@ -443,18 +474,18 @@ bool Reads::reach_inside(PyObject* object) {
   return true;
 }
 
-void Reads::add_name(PyObject* name) {
-  if (known_names_.insert(name).second) {
-    names_.push_back(name);
+void Reads::add_name(PyObject* name, bool is_librarys) {
+  if (!is_librarys && known_names_.emplace(name, is_lenient_).second) {
+    names_.emplace_back(name, is_lenient_);
     if (view(name) == "getenv") {
-      add_name(names.environ);
+      add_name(names.environ, false);
     }
     computes_names_ = computes_names_ || is_among(kComputeNames, view(name));
   }
 }
 
 // Names are interned, and held by the code that they are in.
-bool Reads::add_code(PyObject* code, PyObject* globals) {
+bool Reads::add_code(PyObject* code, PyObject* globals, bool is_librarys) {
   auto* object = reinterpret_cast<PyCodeObject*>(code);
   Owned bytes = Owned::steal(PyCode_GetCode(object));
   if (!bytes) {
@@ -462,8 +493,8 @@ bool Reads::add_code(PyObject* code, PyObject* globals) {
   }
   Py_ssize_t count = PyTuple_GET_SIZE(object->co_names);
   for (Py_ssize_t i = 0; i < count; ++i) {
-    add_name(PyTuple_GET_ITEM(object->co_names, i));
-    if (view(PyTuple_GET_ITEM(object->co_names, i)) == "__globals__") {
+    add_name(PyTuple_GET_ITEM(object->co_names, i), is_librarys);
+    if (view(PyTuple_GET_ITEM(object->co_names, i)) == "__globals__" && !is_lenient_) {
       return refuse("a function that reads what can't be told");
     }
   }
@@ -488,7 +519,7 @@ bool Reads::add_code(PyObject* code, PyObject* globals) {
     }
     PyObject* name = PyTuple_GET_ITEM(object->co_names, place);
     if (is_global) {
-      note(globals, name, Read::As::Content);
+      note(globals, name, is_librarys ? Read::As::Librarys : Read::As::Content);
       if (PyDict_GetItemWithError(globals, name) == nullptr &&
           PyDict_GetItemWithError(builtins, name) != nullptr) {
         note(builtins, name, Read::As::Librarys);
@@ -504,9 +535,10 @@ bool Reads::add_code(PyObject* code, PyObject* globals) {
     if (PyTuple_CheckExact(constant)) {
       PyObject* const* items = PySequence_Fast_ITEMS(constant);
       constants.insert(constants.end(), items, items + PyTuple_GET_SIZE(constant));
-    } else if (PyUnicode_CheckExact(constant) && PyUnicode_IsIdentifier(constant) == 1) {
-      add_name(constant);
-    } else if (PyCode_Check(constant) && !add_code(constant, globals)) {
+    } else if (PyUnicode_CheckExact(constant) &&
+               PyUnicode_IsIdentifier(constant) == 1) {
+      add_name(constant, is_librarys);
+    } else if (PyCode_Check(constant) && !add_code(constant, globals, is_librarys)) {
       return false;
     }
   }
@@ -544,8 +576,7 @@ bool Reads::reach(PyObject* object) {
   if (reads_.size() > kMostReads) {
     return refuse("a function that reads too much");
   }
-  if (read_anything.contains(object) ||
-      read_anything.contains(reinterpret_cast<PyObject*>(Py_TYPE(object)))) {
+  if (read_anything.contains(object) && !is_lenient_) {
     return refuse("a function that reads what can't be told");
   }
   if (PyType_Check(object) && !reach_class(reinterpret_cast<PyTypeObject*>(object))) {
@@ -568,7 +599,8 @@ bool Reads::reach_module(PyObject* dict) {
   if (known_modules_.insert(dict).second) {
     held_.borrow(dict);
     bool is_librarys = dict == PyImport_GetModuleDict() || is_librarys_module(dict);
-    modules_.push_back({dict, is_librarys, false, 0});
+    holders_.push_back(
+        {dict, is_librarys ? Read::As::Librarys : Read::As::Content, false, false, 0});
     // A package gets the modules in it as they are imported.
     if (!is_librarys && PyDict_GetItemString(dict, "__path__") == nullptr) {
       note(dict, nullptr, Read::As::Content);
@@ -577,49 +609,61 @@ bool Reads::reach_module(PyObject* dict) {
   return PyErr_Occurred() == nullptr;
 }
 
-// All that a class of the user's has, in the classes that it is derived from as well.
+// All that a class of the user's has: other methods than the special ones only if their
+// names are in the code. The classes that it is derived from are found in it.
 bool Reads::reach_class(PyTypeObject* type) {
   if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 ||
       !classes_.insert(reinterpret_cast<PyObject*>(type)).second ||
       is_librarys_class(type)) {
     return PyErr_Occurred() == nullptr;
   }
-  held_.borrow(reinterpret_cast<PyObject*>(type));
-  note(reinterpret_cast<PyObject*>(type), nullptr, Read::As::Content);
   PyObject* dict = type->tp_dict;
-  note(dict, nullptr, Read::As::Content);
+  for (PyObject* object : {reinterpret_cast<PyObject*>(type), dict}) {
+    held_.borrow(object);
+    note(object, nullptr, Read::As::Content);
+  }
   Py_ssize_t position = 0;
-  PyObject* name = nullptr;
-  while (PyDict_Next(dict, &position, &name, nullptr) != 0) {
-    if (PyUnicode_CheckExact(name) && !is_among(kOfEachClass, view(name))) {
-      PyObject* value = PyDict_GetItemWithError(dict, name);
-      bool is_pythons =
-          view(name).starts_with("__") && value != nullptr && !PyFunction_Check(value);
-      note(dict, name, is_pythons ? Read::As::Identity : Read::As::Content);
+  PyObject* key = nullptr;
+  PyObject* value = nullptr;
+  while (PyDict_Next(dict, &position, &key, &value) != 0) {
+    std::string_view name = view(key);
+    if (name.empty() || is_among(kOfEachClass, name)) {
+      continue;
+    }
+    if (PyFunction_Check(value) || is_descriptor(value)) {
+      if (is_special(key) && !is_among(kNotCalled, name)) {
+        note(dict, key, Read::As::Content);
+      }
+    } else {
+      note(dict, key, is_special(key) ? Read::As::Identity : Read::As::Content);
     }
   }
+  holders_.push_back({dict, Read::As::Content, true, false, 0});
   return reach_class(Py_TYPE(type));
 }
 
-// Looks up in each module the names that have come since.
-void Reads::read_modules() {
-  for (Module& module : modules_) {
-    auto as = module.is_librarys ? Read::As::Librarys : Read::As::Content;
-    for (; module.names < names_.size(); ++module.names) {
-      PyObject* name = names_[module.names];
-      if (PyDict_GetItemWithError(module.dict, name) != nullptr) {
-        note(module.dict, name, as);
+// Looks up in each module and class the names that have come since.
+void Reads::look_up_names() {
+  for (Holder& holder : holders_) {
+    for (; holder.names < names_.size(); ++holder.names) {
+      PyObject* name = names_[holder.names].first;
+      is_lenient_ = names_[holder.names].second;
+      if (PyDict_GetItemWithError(holder.dict, name) != nullptr) {
+        note(holder.dict, name, holder.as);
       }
     }
-    if (!computes_names_ || module.is_librarys || std::exchange(module.is_whole, true)) {
+    if (!computes_names_ || holder.as == Read::As::Librarys ||
+        std::exchange(holder.is_whole, true)) {
       continue;
     }
     Py_ssize_t position = 0;
     PyObject* name = nullptr;
-    while (PyDict_Next(module.dict, &position, &name, nullptr) != 0) {
-      if (PyUnicode_CheckExact(name) && !view(name).starts_with("__")) {
+    is_lenient_ = true;
+    while (PyDict_Next(holder.dict, &position, &name, nullptr) != 0) {
+      if (!is_special(name)) {
         held_.borrow(name);
-        note(module.dict, name, Read::As::Identity);
+        note(holder.dict, name,
+             holder.is_class ? Read::As::Content : Read::As::Identity);
       }
     }
   }
@@ -627,9 +671,13 @@ void Reads::read_modules() {
 
 const Read* Reads::next() {
   if (next_ == reads_.size()) {
-    read_modules();
+    look_up_names();
   }
-  return next_ < reads_.size() ? &reads_[next_++] : nullptr;
+  if (next_ == reads_.size()) {
+    return nullptr;
+  }
+  is_lenient_ = reads_[next_].is_lenient;
+  return &reads_[next_++];
 }
 
 }  // namespace autojit

@@ -8,12 +8,12 @@
 // - each name in the code that is an attribute of a module which the code can reach: it
 //   is not known which attribute is of what. If there are names that are computed, all
 //   that such a module has;
-// - the classes that the code can reach, with all that they have;
+// - the classes that the code can reach, with all that they have: of methods those that
+//   have special names, or a name that is in the code;
 // - the same of the functions that it calls, with what they hold.
 //
 // What the code can reach is what is found so, and what that holds. Installed libraries
-// are taken as fixed: their functions are not followed, but for those of the function's
-// own module, and their classes are not looked into.
+// are taken as fixed: their functions are not followed, nor their classes looked into.
 #pragma once
 
 #include <array>
@@ -33,6 +33,9 @@ bool init_function_state();
 // Whether a Python function is one that an imported module defines: never made anew, it
 // goes by identity. Runs no Python.
 bool is_named_function(PyObject* object);
+
+// Whether a function is one of an installed library. Runs no Python.
+bool is_librarys(PyObject* function);
 
 // Whether an object is a class that was made inside a function.
 bool is_local_class(PyObject* object);
@@ -68,16 +71,17 @@ struct Read {
   PyObject* holder;
   PyObject* name;  // or nullptr
   As as;
+  bool is_lenient;  // it may well not be read: what can't be known is no refusal
 };
 
-// What stands under a name in a dict. Without a name: how many names a dict has, the
-// bases of a class, or what a function or descriptor holds, as a tuple. Nothing if there
-// is nothing, or with an exception set on failure. Runs no Python.
+// What stands under a name in a dict; of a function, its code. Without a name: how many
+// a dict has, the bases of a class, or what a function or descriptor holds, as a tuple.
+// Nothing if there is nothing, or with an exception set on failure. Runs no Python.
 Owned read(PyObject* holder, PyObject* name);
 
-// What functions read, one after the other. Runs no Python. Where one of these is false,
-// an exception is set: a refusal if what is read can't be known (`eval`, `globals`), or
-// is too much.
+// What functions read, one after the other. Runs no Python. Where one of these is
+// false, an exception is set: a refusal if what is read can't be known (`eval`,
+// `globals`), or is too much.
 class Reads {
  public:
   // A function whose code may run. `by_value`: what it holds is looked at anyway.
@@ -89,40 +93,41 @@ class Reads {
   bool reach_inside(PyObject* object);
   // The next read, with borrowed objects, or nullptr.
   const Read* next();
-  // Whether a function is a library's, and fixed.
-  bool is_fixed_function(PyObject* function) const;
   // Whether one of the references to a function is held here.
   bool holds(PyObject* function) const { return functions_.contains(function); }
 
  private:
-  struct Module {
+  // A module or a class.
+  struct Holder {
     PyObject* dict;
-    bool is_librarys;
+    Read::As as;
+    bool is_class;
     bool is_whole;      // all that it has is noted
     std::size_t names;  // how many of `names_` have been looked up
   };
 
-  bool add_code(PyObject* code, PyObject* globals);
-  void add_name(PyObject* name);
+  bool add_code(PyObject* code, PyObject* globals, bool is_librarys);
+  void add_name(PyObject* name, bool is_librarys);
   bool add_import(PyObject* name, PyObject* globals);
   bool reach_module(PyObject* dict);
   bool reach_class(PyTypeObject* type);
   void note(PyObject* holder, PyObject* name, Read::As as);
-  void read_modules();
+  void look_up_names();
 
   OwnedVector held_;  // functions, their code, and holders
   std::vector<Read> reads_;
   std::size_t next_ = 0;
   std::set<std::pair<PyObject*, PyObject*>> noted_;  // holder and name
   std::set<PyObject*> functions_;
-  std::set<PyObject*> homes_;  // the modules of functions that go by value
   std::set<PyObject*> classes_;
   std::set<PyObject*> known_modules_;
-  std::vector<Module> modules_;
-  // All names in the code of all functions, and constants that may be names.
-  std::vector<PyObject*> names_;
-  std::set<PyObject*> known_names_;
+  std::vector<Holder> holders_;
+  // All names in the code of the functions that are followed, and constants that may be
+  // names.
+  std::vector<std::pair<PyObject*, bool>> names_;  // whether it is lenient
+  std::set<std::pair<PyObject*, bool>> known_names_;
   bool computes_names_ = false;
+  bool is_lenient_ = false;  // of the read that is being looked at
 };
 
 }  // namespace autojit

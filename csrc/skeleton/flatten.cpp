@@ -417,17 +417,15 @@ bool Flattener::read_value(PyObject* value, Read::As as) {
   if (PyFunction_Check(value) && met_.find(value) != nullptr) {
     return closure(value);
   }
-  bool is_fixed_function = PyFunction_Check(value) && reads_.is_fixed_function(value);
-  if (is_fixed_function || is_descriptor(value)) {
+  if ((PyFunction_Check(value) && is_librarys(value)) || is_descriptor(value)) {
     return reads_.reach(value) && reads_.reach_inside(value) &&
            this->value(Kind::Identity, value);
   }
   bool is_instance = (plan->kind == Kind::Instance || plan->kind == Kind::Reduce) &&
                      value != environment_variables();
-  bool by_identity =
-      (as == Read::As::Identity && !is_value(plan->kind)) ||
-      (as == Read::As::Librarys && is_instance && !plan->is_leaf) ||
-      value == PyImport_GetModuleDict();
+  bool by_identity = (as == Read::As::Identity && !is_value(plan->kind)) ||
+                     (as == Read::As::Librarys && is_instance && !plan->is_leaf) ||
+                     value == PyImport_GetModuleDict();
   return by_identity ? reads_.reach(value) && this->value(Kind::Identity, value)
                      : node(value);
 }

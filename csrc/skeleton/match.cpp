@@ -152,10 +152,10 @@ class Matcher {
   SmallVector<PyObject*, 64> met_;  // borrowed
   std::vector<Later> later_;
   OwnedVector held_;  // what else would be gone before the end
-  // Among closures: what the call hands through, and the function of the call that is
-  // being looked at, if it may have changed.
+  // Among closures: what the call hands through, and whether a function that is in both
+  // must not have changed.
   const OwnedVector* handed_through_ = nullptr;
-  const Node* argument_ = nullptr;
+  bool strictly_ = false;
 };
 
 // The common kinds of part without a call.
@@ -680,7 +680,7 @@ bool Matcher::closure_parts(PyObject* object, const Node& head) {
 
 bool Matcher::closure(PyObject* object, const Node& head) {
   meet(object, head.extra);
-  if (object != head.object || &head != argument_) {
+  if (object != head.object || strictly_) {
     return closure_parts(object, head);
   }
   const Node* extent = pc_;
@@ -728,15 +728,13 @@ bool Matcher::skip_changed(PyObject* function, const Node* begin, const Node* en
 bool Matcher::closures(const Program& call, const OwnedVector& handed_through,
                        bool strictly) {
   handed_through_ = &handed_through;
-  if (handed_through.size() != program_.handed_through.size()) {
+  strictly_ = strictly;
+  if (handed_through.size() != program_.handed_through.size() ||
+      !items(call.functions.data(),
+             static_cast<std::uint32_t>(call.functions.size()))) {
     return false;
   }
-  for (PyObject* function : call.functions) {
-    argument_ = strictly ? nullptr : pc_;
-    if (!part(function)) {
-      return false;
-    }
-  }
+  strictly_ = true;  // what is read by name
   for (std::size_t i = 0; i < program_.holders.size(); ++i) {
     Owned value = read(program_.holders[i], program_.names_read[i]);
     if (PyErr_Occurred() != nullptr) {

@@ -1,6 +1,7 @@
 #include "skeleton/skeleton.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "objects/function_state.h"
@@ -262,14 +263,16 @@ PyObject* skeleton_handed_through(PyObject* self, PyObject* call) {
       continue;
     }
     PyObject* is_calls = node.kind == Kind::Forward ? Py_True : Py_False;
+    PyObject* is_same = node.kind == Kind::Identity ? Py_True : Py_False;
     // An instance without state has no more to look into than its class.
     auto* type = reinterpret_cast<PyObject*>(Py_TYPE(object));
     bool has_class = node.kind == Kind::Stateless && is_local_class(type);
     for (PyObject* handed : {object, has_class ? type : nullptr}) {
-      Owned item = Owned::steal(
-          handed == nullptr
-              ? Py_NewRef(Py_None)
-              : Py_BuildValue("(OnO)", handed, static_cast<Py_ssize_t>(i), is_calls));
+      Owned item =
+          Owned::steal(handed == nullptr
+                           ? Py_NewRef(Py_None)
+                           : Py_BuildValue("(OnOO)", handed, static_cast<Py_ssize_t>(i),
+                                           is_calls, is_same));
       if (!item || (handed != nullptr && PyList_Append(list.get(), item.get()) < 0)) {
         return nullptr;
       }
@@ -279,7 +282,7 @@ PyObject* skeleton_handed_through(PyObject* self, PyObject* call) {
 }
 
 // What a call hands through whole, and what its functions hold now; None if that is too
-// much. Functions that a module defines are the same for all callers.
+// much.
 PyObject* skeleton_captured(PyObject* self, PyObject* /*args*/) {
   const Program& program = as_skeleton(self)->program;
   std::vector<PyObject*> objects;
@@ -289,10 +292,11 @@ PyObject* skeleton_captured(PyObject* self, PyObject* /*args*/) {
       Py_RETURN_NONE;
     }
     objects.push_back(function);
-    std::copy_if(held.begin(), held.end(), std::back_inserter(objects),
-                 [](PyObject* object) {
-                   return !PyFunction_Check(object) || !is_named_function(object);
-                 });
+    // Values have no identity, and constants are in many places.
+    std::copy_if(
+        held.begin(), held.end(), std::back_inserter(objects), [](PyObject* object) {
+          return !PyTuple_CheckExact(object) && !PyFrozenSet_CheckExact(object);
+        });
   }
   for (const Node& node : program.nodes) {
     if (is_handed_through(node)) {
@@ -317,8 +321,8 @@ PyObject* skeleton_sentinels(PyObject* self, PyObject* /*args*/) {
 PyMethodDef skeleton_methods[] = {
     {"_handed_through", guarded<skeleton_handed_through>, METH_O,
      "_handed_through($self, call, /)\n--\n\nList the objects of a result that are "
-     "not looked into, each with the number of its node, and whether it is one of the "
-     "call's."},
+     "not looked into, each with the number of its node, whether it is one of the "
+     "call's, and whether it is compared by identity."},
     {"_captured", guarded<skeleton_captured>, METH_NOARGS,
      "_captured($self, /)\n--\n\nList what a call hands through that is compared by "
      "value, and what it holds."},

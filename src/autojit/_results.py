@@ -131,13 +131,15 @@ def check_handed_through(
     captured = set(map(id, held or ()))
     may_be_more = held is None
     known = set()
-    for obj, node, forwarded in handed_through:
+    for obj, node, forwarded, by_identity in handed_through:
         if id(obj) in known:
             continue
         known.add(id(obj))
         found, seen = _find_tracer(obj, outside)
         all_seen = len(seen) < _MOST_OBJECTS and not may_be_more
-        is_apart = all_seen and captured.isdisjoint(seen)
+        # Equal functions hold the same object where it is compared by identity.
+        same_for_all = by_identity and id(obj) in captured
+        is_apart = same_for_all or (all_seen and captured.isdisjoint(seen))
         if (captured or may_be_more) and not forwarded and not is_apart:
             specialization.go_by_identity(call)
             captured, may_be_more = set(), False

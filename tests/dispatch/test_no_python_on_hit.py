@@ -1,5 +1,7 @@
 """A hit runs no Python code: neither ours nor that of the classes in the call tree."""
 
+import collections
+import functools
 import sys
 import warnings
 
@@ -72,6 +74,7 @@ TREES = {
     "tuple": lambda x: (x, 1, (x, "a")),
     "list": lambda x: [x, 1, [x, "a"]],
     "dict": lambda x: {"a": x, "b": {"c": [x, 2.0], 1: (x,)}},
+    "defaultdict": lambda x: collections.defaultdict(list, {"a": x, 1: [x]}),
     "namedtuple": lambda x: Point(x, 1),
     "set": lambda x: [x, {1, "a"}, frozenset([2.0, "b"])],
     "range and slice": lambda x: [x, range(3), slice(1, 2)],
@@ -90,6 +93,7 @@ TREES = {
     "frozen slotted dataclass": lambda x: FrozenSlotData(x, FrozenSlotData(x, 1)),
     "instance with methods of its own": lambda x: [x, LoudComparison([x, 1])],
     "callable instance": lambda x: Matmul(x, 2),
+    "partial": lambda x: functools.partial(double, x, k=[1]),
     "bound method": lambda x: Plain(factor=x).scaled,
     "many": lambda x: [Data(x, {"name": str(i), "n": i}) for i in range(50)],
 }
@@ -254,3 +258,17 @@ def test_a_new_shape_runs_python_and_then_no_more(arrays):
         g(tree)
         g(tree)
         assert python_calls(g, tree) == []
+
+
+def test_a_function_made_anew_that_reads_much_runs_no_python_code(arrays):
+    layers = {"a": [SlotsAndDict(arrays[0], 1), Matmul(arrays[0], 2)]}
+
+    def make():
+        return lambda y: double(y) * layers["a"][1].power
+
+    g = autojit.jit(lambda function, y: function(y))
+    for _ in range(2):
+        g(make(), arrays[0])
+    function = make()
+    assert python_calls(g, function, arrays[0]) == []
+    assert g.cache_info().traces == 1

@@ -1018,3 +1018,22 @@ def test_a_tracer_of_this_trace_beside_one_of_an_outer_trace(x, outer):
 
     with pytest.raises(jax.errors.UnexpectedTracerError, match="Opaque"):
         outer(f)(x)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [lambda: jax.sharding.PartitionSpec("a"), lambda: Plain(factor=2).scaled],
+    ids=["constants", "a method"],
+)
+def test_what_is_the_same_for_all_callers_does_not_bind_a_result_to_one(part, x):
+    def make():
+        made = Plain(part=part())
+        made.function = lambda: made
+        return made
+
+    f = autojit.jit(lambda obj, x: (obj, x + 1))
+    for _ in range(3):
+        obj = make()
+        back, _ = f(obj, x)
+        assert back.function is obj.function
+    assert f.cache_info().traces == 1

@@ -4,6 +4,7 @@ import functools
 import importlib
 import sys
 import textwrap
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,13 @@ from numpy.testing import assert_array_equal
 import autojit
 
 SETTINGS = """
+    import contextlib
+    import functools
+    import importlib
+    import os
+
+    import jax
+
     K = 1.0
     TABLE = {"k": 1.0}
 
@@ -35,22 +43,109 @@ SETTINGS = """
         def method(self):
             return self.k
 
+        def what_is_not_called(self):
+            return eval("K"), importlib.import_module("anything")
+
+        def __call__(self, y):
+            return y * K
+
+        def __mul__(self, y):
+            return y * self.k
+
+        __rmul__ = __mul__
+
+        def __getitem__(self, name):
+            return K
+
+    class Derived(Settings):
+        def method(self):
+            return super().method()
+
+    class Meta(type):
+        @property
+        def of_meta(cls):
+            return K
+
+    class WithMeta(metaclass=Meta):
+        pass
+
+    class Made:
+        def __init__(self):
+            self.k = K
+
+    class Empty:
+        pass
+
+    WITH_META = WithMeta()
     CONFIG = Settings()
+    DERIVED = Derived()
+    REGISTRY = {"s": Settings, "c": [CONFIG]}
 
     def scale(y):
         return y * K
 
     def scale_by_settings(y):
         return y * Settings.static()
+
+    @jax.grad
+    def gradient(y):
+        return y * K
+
+    @jax.custom_jvp
+    def with_rule(y):
+        return y * K
+
+    with_rule.defjvps(None)
+
+    @functools.lru_cache
+    def cached():
+        return Settings
+
+    @contextlib.contextmanager
+    def context():
+        yield K
+
+    def with_attribute(y):
+        return y * with_attribute.k
+
+    def with_default(y, table={"k": 1.0}):
+        return y * table["k"]
+
+    def make_shared():
+        k = 1.0
+
+        def with_variable(y):
+            return y * k
+
+        def set_variable(value):
+            nonlocal k
+            k = value
+
+        return with_variable, set_variable
+
+    with_variable, set_variable = make_shared()
+
+    def set_all(value):
+        global K
+        K = TABLE["k"] = Settings.k = Settings.table["k"] = value
+        with_attribute.k = with_default.__defaults__[0]["k"] = value
+        set_variable(value)
+        os.environ["AUTOJIT_TEST_K"] = str(value)
+        if value == 1:
+            vars(Empty).get("k") and delattr(Empty, "k")
+        else:
+            Empty.k = value
 """
 
 FUNCTIONS = """
     import functools
+    import os
+    import sys
 
     import jax
 
     import {settings} as settings
-    from {settings} import CONFIG, Settings
+    from {settings} import CONFIG, DERIVED, REGISTRY, Settings
     import {package}.sub
 
     def inner(y):
@@ -80,6 +175,19 @@ FUNCTIONS = """
 
     def make_default():
         return lambda y, m=settings: y * m.K
+
+    def make_named(c):
+        return lambda y: y * getattr(c, "k".lower())
+
+    def make_method(c):
+        return lambda y: y * c.method()
+
+    def calls_method(c, y):
+        return y * c.method()
+
+    def within(y):
+        with settings.context() as k:
+            return y * k
 """
 
 # Written in the module of functions. What changes is all of `settings`.
@@ -105,17 +213,46 @@ READS = {
     "a module in a default": "make_default()",
     "an instance that is passed on": "lambda y: of_class(CONFIG, y)",
     "a method": "lambda y: y * CONFIG.method()",
+    "a method by a name in a string": "lambda y: y * getattr(CONFIG, 'method')()",
     "a function inside": "lambda y: (lambda z: z * settings.K)(y)",
     "a partial": "functools.partial(lambda n, y: y * settings.K, 1)",
     "a gradient": "jax.grad(lambda y: (y * settings.K).sum())",
 }
-# Of these nothing can be known, so that each function made anew is a new one.
-UNKNOWN = {
-    "eval": "lambda y: y * eval('settings.K')",
-    "globals": "lambda y: y * globals()['settings'].K",
+READS |= {
     "vars": "lambda y: y * vars(settings)['K']",
     "a computed name": "lambda y: y * getattr(settings, 'k'.upper())",
     "a module that is passed on": "lambda y: of_module(settings, y)",
+    "a computed name of a class in a closure": "make_named(Settings)",
+    "a class by its dict": "lambda y: y * Settings.__dict__['k']",
+    "a module by its name": "lambda y: y * sys.modules['{settings}'].K",
+    "a function that a library wraps": "lambda y: settings.gradient(y[0])",
+    "a function with a rule": "lambda y: settings.with_rule(y)",
+    "a function with a cache": "lambda y: y * settings.cached().k",
+    "a context": "lambda y: within(y)",
+    "an instance that is called": "lambda y: CONFIG(y)",
+    "an operator": "lambda y: CONFIG * y",
+    "a subscript": "lambda y: y * CONFIG['anything']",
+    "a constructor": "lambda y: y * settings.Made().k",
+    "a method of a base": "lambda y: y * DERIVED.method()",
+    "a method of what is passed on": "lambda y: calls_method(CONFIG, y)",
+    "a method of what is in a closure": "make_method(DERIVED)",
+    "a class in a table": "lambda y: y * REGISTRY['s'].k",
+    "an instance in a table": "lambda y: y * REGISTRY['c'][0].method()",
+    "a metaclass": "lambda y: y * settings.WithMeta.of_meta",
+    "what is not there yet": "lambda y: y * getattr(settings.Empty, 'k', 1.0)",
+    "a metaclass of an instance": "lambda y: y * type(settings.WITH_META).of_meta",
+    "an attribute of a function": "lambda y: settings.with_attribute(y)",
+    "a default": "lambda y: settings.with_default(y)",
+    "a variable of a function": "lambda y: settings.with_variable(y)",
+    "the environment": "lambda y: y * float(os.environ['AUTOJIT_TEST_K'])",
+    "getenv": "lambda y: y * float(os.getenv('AUTOJIT_TEST_K'))",
+}
+# Of these nothing can be known, so that each function made anew is a new one.
+UNKNOWN = {
+    "eval": "lambda y: y * eval('settings.K')",
+    "eval by another name": "lambda y, run=eval: y * run('settings.K')",
+    "globals": "lambda y: y * globals()['settings'].K",
+    "a function's globals": "lambda y: y * settings.scale.__globals__['K']",
     "an import by name": "lambda y: y * __import__('{settings}').K",
 }
 
@@ -139,9 +276,7 @@ def modules(tmp_path_factory):
 
 
 def set_all(names, value):
-    settings = sys.modules[names["settings"]]
-    settings.K = settings.TABLE["k"] = value
-    settings.Settings.k = settings.Settings.table["k"] = value
+    sys.modules[names["settings"]].set_all(value)
     sys.modules[f"{names['package']}.sub"].K = value
 
 
@@ -163,6 +298,41 @@ def x():
 def apply():
     """Return a dispatcher that applies a function."""
     return autojit.jit(lambda function, y: function(y))
+
+
+def test_an_import_from_the_package_that_a_function_is_in(tmp_path, monkeypatch, x):
+    package = tmp_path / "autojit_test_relative"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "conf.py").write_text("K = 1.0")
+    (package / "user.py").write_text(
+        textwrap.dedent("""
+            def make():
+                def function(y):
+                    from . import conf
+
+                    return y * conf.K
+
+                return function
+        """)
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    user = importlib.import_module("autojit_test_relative.user")
+    conf = importlib.import_module("autojit_test_relative.conf")
+    apply = autojit.jit(lambda function, y: function(y))
+    check_changes(apply, user.make, lambda value: setattr(conf, "K", value), x)
+
+
+def test_a_function_that_is_read_by_name_and_passed(x):
+    def make():
+        return lambda: 1
+
+    holder = types.ModuleType("autojit_test_holder")
+    holder.function = make()
+    holder.is_it = lambda other: holder.function is other
+    f = autojit.jit(lambda same, other, y: y * (2 if same(other) else 3))
+    for other, factor in ((make(), 3), (holder.function, 2), (make(), 3)):
+        assert_array_equal(f(lambda o: holder.is_it(o), other, x), factor * x)
 
 
 def check_changes(apply, make, change, x):

@@ -40,6 +40,7 @@ from kinds import (
     MyStr,
     MyTuple,
     Opaque,
+    OpaqueOfHash,
     OpaqueUnhashable,
     OpaqueValue,
     OtherOpaqueValue,
@@ -287,6 +288,7 @@ DIFFERENT = {
     ],
     "strings": lambda: [
         *("ab", "ac", MyStr("ab"), b"ab", MyBytes(b"ab")),
+        "\u6261\u0100",  # begins with the bytes of "ab"
         *(bytearray(b"ab"), bytearray(b"ac"), bytearray(b"abc")),
     ],
     "sequences": lambda: [
@@ -367,6 +369,7 @@ DIFFERENT = {
     ],
     "opaque objects": lambda: [
         *(Opaque(), Opaque(), OpaqueUnhashable(), OpaqueUnhashable()),
+        *(OpaqueOfHash(1), OpaqueOfHash(2)),
         *(OpaqueValue(1), OpaqueValue(2), OtherOpaqueValue(1)),
     ],
     "arrays": lambda: [

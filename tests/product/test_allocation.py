@@ -137,7 +137,7 @@ def new_data():
 
 
 # Without what CPython itself crashes on where it finds no memory: an iterator over the
-# items of a dict (which OrderedDict and defaultdict reduce to), and a bytearray that is
+# items of a dict (which OrderedDict reduces to), and a bytearray that is
 # not empty.
 KINDS = {
     # First: what is made once in a process, the first time that it is needed.
@@ -150,6 +150,7 @@ KINDS = {
     "constants": lambda: (None, 2**100, 0.5, 1j, "text", b"bytes", Color.RED, ...),
     "list": lambda: [1, [X], X],
     "dict": lambda: {"a": X, (1, "b"): [2]},
+    "defaultdict": lambda: collections.defaultdict(list, a=X, b=[1]),
     "cyclic": cyclic,
     "shared": lambda: [[X]] * 3,
     "many": lambda: [[i] for i in range(40)],

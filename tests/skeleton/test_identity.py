@@ -37,6 +37,7 @@ SHARED = {
     "empty list": lambda x: [],
     "dict": lambda x: {"a": x},
     "empty dict": lambda x: {},
+    "defaultdict": lambda x: collections.defaultdict(list, a=x),
     "set": lambda x: {1, 2},
     "bytearray": lambda x: bytearray(b"ab"),
     "numpy array": lambda x: np.arange(3),
@@ -214,6 +215,10 @@ def test_a_shared_tuple_keeps_what_it_shares(x):
 CYCLES = {
     "list": (lambda x: [x, 1], lambda a: a.append(a)),
     "dict": (lambda x: {"x": x}, lambda d: d.update(self=d)),
+    "defaultdict": (
+        lambda x: collections.defaultdict(list, x=x),
+        lambda d: d.update(self=d),
+    ),
     "instance": (lambda x: Plain(x=x), lambda p: setattr(p, "me", p)),
     "two lists": (lambda x: [x], lambda a: a.append([2, a])),
     "list by a tuple": (lambda x: [x], lambda a: a.append((a, 1))),

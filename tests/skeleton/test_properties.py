@@ -363,7 +363,7 @@ NUMPY += [
     ]
 ]
 VALUES = [
-    *_each(decimal.Decimal, "1.0", "1.00", "-0", "NaN"),
+    *_each(decimal.Decimal, "1.5", "1.50", "-2.5", "NaN"),
     lambda: fractions.Fraction(1, 3),
     lambda: fractions.Fraction(1, 1),
     lambda: datetime.date(2000, 1, 1),

@@ -1,5 +1,6 @@
 """The skeleton as an object, and what `flatten` takes besides arrays."""
 
+import functools
 import pickle
 
 import cloudpickle
@@ -189,3 +190,13 @@ def test_what_a_result_gets_from_its_call_counts(x):
     assert leaf == _core.flatten_result([x], call, (x,)).skeleton
     assert repr(function) == "Skeleton([*])"
     assert repr(both) == "Skeleton([*, *])"
+
+
+def test_the_path_to_what_sets_a_state():
+    def reduce(obj, protocol):
+        setter = functools.partial(set, key=["leaf"])
+        return Plain, (), {"a": 1}, None, None, setter
+
+    made = type("Made", (), {"__reduce_ex__": reduce})()
+    _, skeleton = autojit.flatten([made], str)
+    assert skeleton._leaf_path(2) == "obj[0].__reduce_ex__()[5].keywords[...][0]"

@@ -482,6 +482,16 @@ class OpaqueUnhashable(Opaque):
     __hash__ = None
 
 
+class OpaqueOfHash(OpaqueUnhashable):
+    """Equals everything, and has the hash that it is told."""
+
+    def __init__(self, hashed):
+        self.hashed = hashed
+
+    def __hash__(self):
+        return self.hashed
+
+
 class HostileError(Exception):
     """What hostile objects raise."""
 
