@@ -72,6 +72,7 @@ struct Names {
   PyObject* qualname;
   PyObject* name;
   PyObject* environ;
+  PyObject* modules;
 };
 extern Names names;
 // False with an exception set on failure.

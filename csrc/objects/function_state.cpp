@@ -11,6 +11,7 @@
 #include "objects/type_plan.h"
 #include "python/errors.h"
 #include "python/interpreter.h"
+#include "python/numpy.h"
 #include "python/pointer_map.h"
 
 namespace autojit {
@@ -34,8 +35,9 @@ std::set<PyObject*> read_anything;
 PyObject* environment = nullptr;
 
 // Names in code that says elsewhere which attribute it reads.
-constexpr std::array<std::string_view, 6> kComputeNames = {
-    "getattr", "hasattr", "vars", "attrgetter", "__dict__", "__getattribute__"};
+constexpr std::array<std::string_view, 7> kComputeNames = {
+    "getattr",  "hasattr",         "vars", "attrgetter", "methodcaller",
+    "__dict__", "__getattribute__"};
 
 // What Python keeps in a class for itself, or changes by the way.
 constexpr std::array<std::string_view, 13> kOfEachClass = {"__dict__",
@@ -53,10 +55,11 @@ constexpr std::array<std::string_view, 13> kOfEachClass = {"__dict__",
                                                            "__slotnames__"};
 
 // Methods that a trace has no reason to call.
-constexpr std::array<std::string_view, 12> kNotCalled = {
+constexpr std::array<std::string_view, 15> kNotCalled = {
     "__repr__",          "__str__",      "__format__",   "__reduce__",
     "__reduce_ex__",     "__getstate__", "__setstate__", "__getnewargs__",
-    "__getnewargs_ex__", "__del__",      "__copy__",     "__deepcopy__"};
+    "__getnewargs_ex__", "__del__",      "__copy__",     "__deepcopy__",
+    "__init_subclass__", "__set_name__", "__prepare__"};
 
 template <std::size_t kSize>
 bool is_among(const std::array<std::string_view, kSize>& names, std::string_view name) {
@@ -264,10 +267,9 @@ bool init_function_state() {
     PyErr_Clear();
   }
   const std::pair<const char*, const char*> anything[] = {
-      {"builtins", "eval"},       {"builtins", "exec"},
-      {"builtins", "globals"},    {"builtins", "locals"},
-      {"builtins", "__import__"}, {"importlib", "import_module"},
-      {"sys", "_getframe"}};
+      {"builtins", "eval"},           {"builtins", "exec"},
+      {"builtins", "globals"},        {"builtins", "__import__"},
+      {"importlib", "import_module"}, {"sys", "_getframe"}};
   for (auto [home, name] : anything) {
     Owned of = Owned::steal(PyImport_ImportModule(home));
     PyObject* function = of ? PyObject_GetAttrString(of.get(), name) : nullptr;
@@ -341,6 +343,15 @@ PyObject* part_of_builtin(PyObject* object, const char* name) {
 
 namespace {
 
+// Whether it makes a difference which of equal objects one is.
+bool has_identity(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+  return object != Py_None && type != &PyBool_Type && type != &PyLong_Type &&
+         type != &PyFloat_Type && type != &PyComplex_Type && type != &PyUnicode_Type &&
+         type != &PyBytes_Type && type != &PyCode_Type &&
+         !numpy::is_scalar_type(type) && !numpy::is_dtype_type(type);
+}
+
 // A walk by way of `tp_traverse`.
 struct Held {
   std::vector<PyObject*>& objects;
@@ -349,7 +360,7 @@ struct Held {
   static int add(PyObject* object, void* self) {
     auto* held = static_cast<Held*>(self);
     bool inserted = false;
-    if (object != nullptr && PyObject_IS_GC(object) != 0 && !PyType_Check(object) &&
+    if (object != nullptr && has_identity(object) && !PyType_Check(object) &&
         !PyModule_Check(object)) {
       held->seen.get_or_insert(object, 0, inserted);
     }
@@ -420,6 +431,7 @@ Owned read(PyObject* holder, PyObject* name) {
 
 void Reads::note(PyObject* holder, PyObject* name, Read::As as) {
   if (noted_.emplace(holder, name).second) {
+    held_.borrow(name);  // its holder may lose it
     reads_.push_back({holder, name, as, is_lenient_});
   }
 }
@@ -542,6 +554,11 @@ bool Reads::add_code(PyObject* code, PyObject* globals, bool is_librarys) {
       return false;
     }
   }
+  // `sys.modules[__name__]`
+  if (!is_librarys && known_names_.contains({names.name, is_lenient_}) &&
+      known_names_.contains({names.modules, is_lenient_}) && !reach_module(globals)) {
+    return false;
+  }
   return PyErr_Occurred() == nullptr;
 }
 
@@ -566,7 +583,7 @@ bool Reads::add_import(PyObject* name, PyObject* globals) {
       return false;
     }
     PyUnicode_InternInPlace(&string);
-    held_.steal(string);
+    Owned interned = Owned::steal(string);
     note(modules, string, Read::As::Content);
   }
   return true;
@@ -592,7 +609,17 @@ bool Reads::reach(PyObject* object) {
     return true;
   }
   PyObject* wrapped = wrapped_by(object);
-  return (wrapped == nullptr || reach_inside(wrapped)) && reach_class(Py_TYPE(object));
+  if (wrapped != nullptr) {
+    // And the rules of a derivative that JAX keeps beside it.
+    Py_ssize_t position = 0;
+    PyObject* part = nullptr;
+    while (PyDict_Next(python::instance_dict(object), &position, nullptr, &part) != 0) {
+      if (PyFunction_Check(part) && !reach_inside(part)) {
+        return false;
+      }
+    }
+  }
+  return reach_class(Py_TYPE(object));
 }
 
 bool Reads::reach_module(PyObject* dict) {
@@ -609,8 +636,9 @@ bool Reads::reach_module(PyObject* dict) {
   return PyErr_Occurred() == nullptr;
 }
 
-// All that a class of the user's has: other methods than the special ones only if their
-// names are in the code. The classes that it is derived from are found in it.
+// What a class of the user's has: what is special, what a library's class that it is
+// derived from has too, and may call, and what has a name that is in the code. The
+// classes that it is derived from are found in it.
 bool Reads::reach_class(PyTypeObject* type) {
   if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 ||
       !classes_.insert(reinterpret_cast<PyObject*>(type)).second ||
@@ -627,19 +655,33 @@ bool Reads::reach_class(PyTypeObject* type) {
   PyObject* value = nullptr;
   while (PyDict_Next(dict, &position, &key, &value) != 0) {
     std::string_view name = view(key);
-    if (name.empty() || is_among(kOfEachClass, name)) {
+    if (name.empty() || is_among(kOfEachClass, name) || is_among(kNotCalled, name)) {
       continue;
     }
-    if (PyFunction_Check(value) || is_descriptor(value)) {
-      if (is_special(key) && !is_among(kNotCalled, name)) {
-        note(dict, key, Read::As::Content);
-      }
-    } else {
-      note(dict, key, is_special(key) ? Read::As::Identity : Read::As::Content);
+    bool is_method = PyFunction_Check(value) || is_descriptor(value);
+    if (is_special(key)) {
+      note(dict, key, is_method ? Read::As::Content : Read::As::Identity);
+    } else if (is_of_library(type, key)) {
+      bool outer = std::exchange(is_lenient_, true);
+      note(dict, key, Read::As::Content);
+      is_lenient_ = outer;
     }
   }
   holders_.push_back({dict, Read::As::Content, true, false, 0});
-  return reach_class(Py_TYPE(type));
+  return PyErr_Occurred() == nullptr;
+}
+
+// Whether a class is derived from one of a library that has this name.
+bool Reads::is_of_library(PyTypeObject* type, PyObject* name) {
+  for (Py_ssize_t i = 1; i + 1 < PyTuple_GET_SIZE(type->tp_mro); ++i) {
+    auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(type->tp_mro, i));
+    if (base->tp_dict != nullptr &&
+        PyDict_GetItemWithError(base->tp_dict, name) != nullptr &&
+        is_librarys_class(base)) {
+      return true;
+    }
+  }
+  return false;
 }
 
 // Looks up in each module and class the names that have come since.
@@ -661,7 +703,6 @@ void Reads::look_up_names() {
     is_lenient_ = true;
     while (PyDict_Next(holder.dict, &position, &name, nullptr) != 0) {
       if (!is_special(name)) {
-        held_.borrow(name);
         note(holder.dict, name,
              holder.is_class ? Read::As::Content : Read::As::Identity);
       }

@@ -8,8 +8,8 @@
 // - each name in the code that is an attribute of a module which the code can reach: it
 //   is not known which attribute is of what. If there are names that are computed, all
 //   that such a module has;
-// - the classes that the code can reach, with all that they have: of methods those that
-//   have special names, or a name that is in the code;
+// - what the classes have that the code can reach, under special names, under any name
+//   that is in the code, and what a library's class that one is derived from has too;
 // - the same of the functions that it calls, with what they hold.
 //
 // What the code can reach is what is found so, and what that holds. Installed libraries
@@ -111,6 +111,7 @@ class Reads {
   bool add_import(PyObject* name, PyObject* globals);
   bool reach_module(PyObject* dict);
   bool reach_class(PyTypeObject* type);
+  static bool is_of_library(PyTypeObject* type, PyObject* name);
   void note(PyObject* holder, PyObject* name, Read::As as);
   void look_up_names();
 

@@ -809,6 +809,8 @@ bool Flattener::closure(PyObject* object) {
   if (!level.entered()) {
     return false;
   }
+  depth_ += 2;  // with a cell
+  program_.depth = std::max(program_.depth, depth_);
   bool outer = std::exchange(lone_function_, alone);
   value(Kind::Identity, code);
   value(Kind::Identity, held_[begin + 1]);  // the globals
@@ -821,6 +823,7 @@ bool Flattener::closure(PyObject* object) {
     }
   }
   lone_function_ = outer;
+  depth_ -= 2;
   end_extent(extent);
   return true;
 }

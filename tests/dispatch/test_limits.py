@@ -288,10 +288,10 @@ class LastOfSet:
 
 autojit.flatten([Last(), LastOfSet()])  # now the classes are known
 gc.disable()  # an exception in one of its callbacks would be ignored
-items = [*range(3 * 10**6), Last()]
+items = [*range(5 * 10**6), Last()]
 if "skeleton" in {statement!r}:
     skeleton = autojit.flatten(items)[1]
-    other = autojit.flatten([*items[:-1], Last()])[1]
+    other = autojit.flatten([*range(5 * 10**6), Last()])[1]  # other integers
 if "elements" in {statement!r}:
     elements = {{*((i, i) for i in range(10**6)), LastOfSet()}}
 reduced.clear()

@@ -2,6 +2,8 @@
 
 import functools
 import importlib
+import os
+import subprocess
 import sys
 import textwrap
 import types
@@ -17,7 +19,9 @@ SETTINGS = """
     import contextlib
     import functools
     import importlib
+    import json
     import os
+    import sys
 
     import jax
 
@@ -104,6 +108,25 @@ SETTINGS = """
     @contextlib.contextmanager
     def context():
         yield K
+
+    class Encoder(json.JSONEncoder):
+        def default(self, obj):
+            return K
+
+    def encoded():
+        return float(json.dumps(object(), cls=Encoder))
+
+    @jax.custom_vjp
+    def with_rules(y):
+        return y
+
+    def backwards(_, g):
+        return (g * K,)
+
+    with_rules.defvjp(lambda y: (y, None), backwards)
+
+    def by_its_name():
+        return getattr(sys.modules[__name__], "K")
 
     def with_attribute(y):
         return y * with_attribute.k
@@ -246,6 +269,11 @@ READS |= {
     "a variable of a function": "lambda y: settings.with_variable(y)",
     "the environment": "lambda y: y * float(os.environ['AUTOJIT_TEST_K'])",
     "getenv": "lambda y: y * float(os.getenv('AUTOJIT_TEST_K'))",
+}
+READS |= {
+    "a rule of a derivative": "jax.grad(lambda y: settings.with_rules(y).sum())",
+    "a method that a library calls": "lambda y: y * settings.encoded()",
+    "the module itself": "lambda y: y * settings.by_its_name()",
 }
 # Of these nothing can be known, so that each function made anew is a new one.
 UNKNOWN = {
@@ -392,3 +420,102 @@ def test_a_partial_of_a_lambda_that_calls_a_function_of_a_module(modules, apply,
         set_all(names, value)
         partial = functools.partial(lambda n, y: n * functions.inner(y), 1)
         assert_array_equal(apply(partial, x), value * x)
+
+
+COUNTING = """
+    class Layer:
+        made = []
+        count = 0
+        names = {{}}
+
+        def __init__(self, factor):
+            self.factor = factor
+            self.options = dict(locals())
+
+        def __init_subclass__(cls):
+            Layer.names[cls.__name__] = cls
+
+        def counted(self):
+            Layer.count += 1
+            self.made.append(self)
+            return self
+
+        def load(self, name):
+            return importlib.import_module(name)
+
+        def __call__(self, y):
+            return y * self.factor
+
+    layer = Layer(2.0)
+
+    def make():
+        return lambda y: layer(y)
+"""
+
+
+def test_what_a_function_does_not_read_does_not_count(apply, x):
+    namespace = {"__name__": "anything"}
+    exec(textwrap.dedent(COUNTING.format()), namespace)
+    for _ in range(4):
+        assert_array_equal(apply(namespace["make"](), x), 2 * x)
+        namespace["Layer"](3.0).counted()
+        type("Sub", (namespace["Layer"],), {})
+    assert apply.cache_info().traces == 1
+
+
+NAMES_GO = """
+import sys, autojit
+
+class Lazy:
+    def __getstate__(self):
+        for name in list(vars(holder)):
+            if name.startswith("attribute"):
+                delattr(holder, name)
+        sys._clear_type_cache()
+        [getattr(object(), f"other_{i}", None) for i in range(20_000)]
+        return self.__dict__
+
+def make():
+    return lambda: (holder, lazy, getattr)
+
+lazy = Lazy()
+lazy.a = 1
+for _ in range(3):
+    holder = type("Holder", (), {f"attribute_{i}_" * 3: i for i in range(50)})
+    autojit.flatten(make())[1] == autojit.flatten(make())[1]
+
+# Functions within functions, where the C stack is small. They go where it is not: to
+# free them, CPython needs as much.
+def nested():
+    function = len
+    for _ in range(5000):
+        function = (lambda inner: lambda: inner)(function)
+    return function
+
+def compare():
+    try:
+        first == autojit.flatten(second)[1]
+    except RecursionError:
+        pass
+
+import threading
+sys.setrecursionlimit(10**6)
+first, second = autojit.flatten(nested())[1], nested()
+threading.stack_size(256 * 1024)
+thread = threading.Thread(target=compare)
+thread.start()
+thread.join()
+print("done")
+"""
+
+
+def test_what_goes_while_it_is_looked_at_and_functions_nested_deeply():
+    """In a process of its own, which a mistake would end."""
+    done = subprocess.run(
+        [sys.executable, "-c", NAMES_GO],
+        env={**os.environ, "PYTHONMALLOC": "debug"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "done\n", done.stderr

@@ -1439,6 +1439,18 @@ def test_whether_an_argument_is_what_a_function_holds(x):
 
 
 @pytest.mark.parametrize(
+    "make",
+    [lambda: [1], lambda: bytearray(b"a"), lambda: np.ones(2), lambda: np.void(b"a")],
+    ids=["list", "bytearray", "numpy array", "numpy void"],
+)
+def test_what_a_function_holds_is_in_the_result_of_its_own_caller(x, make):
+    f = autojit.jit(lambda fn, x: (lambda held: lambda: held)(fn()))
+    for _ in range(2):
+        held = make()
+        assert f(lambda held=held: held, x)() is held
+
+
+@pytest.mark.parametrize(
     "ask",
     [
         lambda fn: fn(),
