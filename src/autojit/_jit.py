@@ -158,7 +158,7 @@ def jit(
     return Dispatcher(fun, *known.of(fun))
 
 
-jit.__signature__ = signature(jit)  # type: ignore[attr-defined]
+vars(jit)["__signature__"] = signature(jit)
 
 
 _AS_THE_REFERENCE = UNSET._replace(options={**UNSET.options, "forward": False})

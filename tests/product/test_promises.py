@@ -643,7 +643,10 @@ def test_a_new_generator_is_a_new_trace_and_runs_once(autojit_like, x):
 def test_arrays_that_a_function_captures_are_constants(autojit_like, x):
     captured = [x]
     g = autojit_like(lambda get, y: get() + y)
-    get = lambda: captured[0]  # noqa: E731
+
+    def get():
+        return captured[0]
+
     np.testing.assert_array_equal(g(get, x), x + x)
     captured[0] = x + 1
     np.testing.assert_array_equal(g(get, x), x + x)

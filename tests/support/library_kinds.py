@@ -110,7 +110,10 @@ class Cyclic(nnx.Module):
 
 def changed(model, x):
     """Return a model with `x[0]` added to each array."""
-    add = lambda a: a + x[0] if eqx.is_inexact_array(a) else a  # noqa: E731
+
+    def add(a):
+        return a + x[0] if eqx.is_inexact_array(a) else a
+
     return jax.tree.map(add, model)
 
 
