@@ -412,8 +412,8 @@ def plain_function(**changes):
     return with_attributes(fn, **changes)
 
 
-# Code whose names are those of the dict that it is put into, and undefined here: this is
-# why the linter is told to let them be, here and where there is a `namespace`.
+# Code whose names are those of the dict that it is put into, and undefined here. This
+# is why the linter is told to let them be, here and where there is a `namespace`.
 CODE = (lambda x: x + constant).__code__  # noqa: F821
 EQUAL_CODE = CODE.replace()
 NESTED_CODE = (lambda x: (lambda: x * constant)()).__code__  # noqa: F821
