@@ -148,8 +148,14 @@ class Flattener {
   bool function(PyObject* object);
   bool closure(PyObject* object);
   bool cell(PyObject* object);
-  bool immutable(PyObject* object, const TypePlan& plan);
-  bool parts_of_kind(PyObject* object, const TypePlan& plan);
+  template <typename Write>
+  bool value_once(PyObject* object, Write write);
+  bool copied(Kind kind, PyObject* copy);
+  template <typename Write>
+  bool object_once(PyObject* object, Write write) {
+    bool seen = false;
+    return shared(object, seen) && (seen || write());
+  }
   bool tuple(PyObject* object);
   bool set(Kind kind, PyObject* object);
   bool user_object(PyObject* object, const TypePlan& plan);
@@ -485,31 +491,102 @@ bool Flattener::node(PyObject* object) {
   return done;
 }
 
+// A value that may have been met before. While it is being written, it can be met in
+// what it holds that can be changed, and is then written once more.
+template <typename Write>
+bool Flattener::value_once(PyObject* object, Write write) {
+  // No one but its holder and `held_` refers to it, so that it is met once.
+  if (Py_REFCNT(object) <= 2) {
+    return write();
+  }
+  bool inserted = false;
+  std::uint32_t place = met_immutable_.get_or_insert(
+      object, static_cast<std::uint32_t>(immutables_.size()), inserted);
+  std::size_t index = nodes().size();
+  if (inserted) {
+    immutables_.emplace_back(index, 0);
+  } else if (shares_immutables_) {
+    auto [first, size] = immutables_[place];
+    if (size != 0) {
+      ++mutables_;
+      if (nodes()[first].extra == 0 && !give_slot(first)) {
+        return false;
+      }
+      emit(Kind::Ref, nodes()[first].extra, nullptr);
+      return true;
+    }
+  }
+  if (!write()) {
+    return false;
+  }
+  std::size_t size = nodes().size() - index;
+  if (inserted || shares_immutables_) {
+    immutables_[place] = {index, size};  // an inner one is done first
+    return true;
+  }
+  written_again_ += size;
+  if (written_again_ > kMostWrittenAgain) {
+    shares_immutables_ = true;
+    return false;  // to begin again
+  }
+  return true;
+}
+
 // Values may be written again, other objects are met once.
 bool Flattener::inner(PyObject* object, const TypePlan& plan) {
-  switch (plan.kind) {
+  Kind kind = plan.kind;
+  auto named = [&] {
+    std::size_t begin = held_.size();
+    return keep_named(object, kind) && container(kind, 0, nullptr, begin);
+  };
+  switch (kind) {
     case Kind::Tuple:
+      return value_once(object, [&] { return tuple(object); });
     case Kind::NamedTuple:
+      return value_once(object, [&] {
+        std::size_t begin = held_.size();
+        keep_items(PySequence_Fast_ITEMS(object), PyTuple_GET_SIZE(object));
+        return container(kind, held_.size() - begin,
+                         Py_NewRef(reinterpret_cast<PyObject*>(plan.type)), begin);
+      });
     case Kind::FrozenSet:
+      return value_once(object, [&] { return set(kind, object); });
     case Kind::Slice:
     case Kind::Method:
-      return immutable(object, plan);
+      return value_once(object, named);
     case Kind::Range:
-      return parts_of_kind(object, plan);
-    case Kind::NumpyArray:
-      if (!numpy::is_plain(object)) {
-        return reduce(object);
-      }
-      [[fallthrough]];
+      return named();
     case Kind::List:
+      return object_once(object, [&] {
+        std::size_t begin = held_.size();
+        keep_items(PySequence_Fast_ITEMS(object), PyList_GET_SIZE(object));
+        return container(kind, held_.size() - begin, nullptr, begin);
+      });
     case Kind::Dict:
-    case Kind::DefaultDict:
+    case Kind::DefaultDict:  // its factory comes first
+      return object_once(object, [&] {
+        std::size_t begin = held_.size();
+        if (!keep_named(object, kind)) {
+          return false;
+        }
+        std::size_t first_pair = held_.size();
+        keep_pairs(object);
+        return container(kind, (held_.size() - first_pair) / 2, nullptr, begin);
+      });
     case Kind::Set:
+      return object_once(object, [&] { return set(kind, object); });
     case Kind::Bytearray:
-    case Kind::Partial: {
-      bool seen = false;
-      return shared(object, seen) && (seen || parts_of_kind(object, plan));
-    }
+      return object_once(object, [&] {
+        return copied(kind, PyBytes_FromStringAndSize(PyByteArray_AS_STRING(object),
+                                                      PyByteArray_GET_SIZE(object)));
+      });
+    case Kind::NumpyArray:
+      return numpy::is_plain(object)
+                 ? object_once(object,
+                               [&] { return copied(kind, numpy::copy_of(object)); })
+                 : reduce(object);
+    case Kind::Partial:
+      return object_once(object, named);
     case Kind::Instance:
     case Kind::Reduce:
       return user_object(object, plan);
@@ -538,74 +615,12 @@ bool Flattener::inner(PyObject* object, const TypePlan& plan) {
   return false;
 }
 
-// The node of a builtin object, and its parts.
-bool Flattener::parts_of_kind(PyObject* object, const TypePlan& plan) {
-  Kind kind = plan.kind;
-  std::size_t begin = held_.size();
-  switch (kind) {
-    case Kind::Tuple:
-      return tuple(object);
-    case Kind::NamedTuple:
-      keep_items(PySequence_Fast_ITEMS(object), PyTuple_GET_SIZE(object));
-      return container(kind, held_.size() - begin,
-                       Py_NewRef(reinterpret_cast<PyObject*>(plan.type)), begin);
-    case Kind::List:
-      keep_items(PySequence_Fast_ITEMS(object), PyList_GET_SIZE(object));
-      return container(kind, held_.size() - begin, nullptr, begin);
-    case Kind::Dict:
-      keep_pairs(object);
-      return container(kind, (held_.size() - begin) / 2, nullptr, begin);
-    case Kind::DefaultDict:
-      if (!keep_named(object, kind)) {
-        return false;
-      }
-      keep_pairs(object);
-      return container(kind, (held_.size() - begin) / 2, nullptr, begin);
-    case Kind::Set:
-    case Kind::FrozenSet:
-      return set(kind, object);
-    case Kind::Bytearray:
-    case Kind::NumpyArray: {
-      PyObject* copy = kind == Kind::NumpyArray
-                           ? numpy::copy_of(object)
-                           : PyBytes_FromStringAndSize(PyByteArray_AS_STRING(object),
-                                                       PyByteArray_GET_SIZE(object));
-      if (copy == nullptr) {
-        return false;
-      }
-      emit(kind, 0, copy);
-      return true;
-    }
-    case Kind::Range:
-    case Kind::Slice:
-    case Kind::Method:
-    case Kind::Partial:
-      return keep_named(object, kind) && container(kind, 0, nullptr, begin);
-    case Kind::Identity:
-    case Kind::Int:
-    case Kind::Float:
-    case Kind::Complex:
-    case Kind::Str:
-    case Kind::Bytes:
-    case Kind::NumpyScalar:
-    case Kind::Function:
-    case Kind::Leaf:
-    case Kind::Forward:
-    case Kind::Opaque:
-    case Kind::Owner:
-    case Kind::Stateless:
-    case Kind::Unset:
-    case Kind::Ref:
-    case Kind::Extent:
-    case Kind::Closure:
-    case Kind::Cell:
-    case Kind::Instance:
-    case Kind::Reduce:
-    case Kind::Call:
-      break;  // `inner` does not ask for these
+// The node of an object whose content was copied; nullptr for a failed copy.
+bool Flattener::copied(Kind kind, PyObject* copy) {
+  if (copy != nullptr) {
+    emit(kind, 0, copy);
   }
-  PyErr_SetString(PyExc_SystemError, "autojit: this kind has no parts of its own");
-  return false;
+  return copy != nullptr;
 }
 
 // --- nodes ---
@@ -842,46 +857,6 @@ bool Flattener::cell(PyObject* object) {
   bool done = container(Kind::Cell, held_.size() - begin, nullptr, begin);
   ancestors_.pop_back();
   return done;
-}
-
-// A value that may have been met before. While it is being written, it can be met in
-// what it holds that can be changed, and is then written once more.
-bool Flattener::immutable(PyObject* object, const TypePlan& plan) {
-  // No one but its holder and `held_` refers to it, so that it is met once.
-  if (Py_REFCNT(object) <= 2) {
-    return parts_of_kind(object, plan);
-  }
-  bool inserted = false;
-  std::uint32_t place = met_immutable_.get_or_insert(
-      object, static_cast<std::uint32_t>(immutables_.size()), inserted);
-  std::size_t index = nodes().size();
-  if (inserted) {
-    immutables_.emplace_back(index, 0);
-  } else if (shares_immutables_) {
-    auto [first, size] = immutables_[place];
-    if (size != 0) {
-      ++mutables_;
-      if (nodes()[first].extra == 0 && !give_slot(first)) {
-        return false;
-      }
-      emit(Kind::Ref, nodes()[first].extra, nullptr);
-      return true;
-    }
-  }
-  if (!parts_of_kind(object, plan)) {
-    return false;
-  }
-  std::size_t size = nodes().size() - index;
-  if (inserted || shares_immutables_) {
-    immutables_[place] = {index, size};  // an inner one is done first
-    return true;
-  }
-  written_again_ += size;
-  if (written_again_ > kMostWrittenAgain) {
-    shares_immutables_ = true;
-    return false;  // to begin again
-  }
-  return true;
 }
 
 bool Flattener::tuple(PyObject* object) {
