@@ -144,3 +144,11 @@ skeleton.unflatten(leaves)
 assert_type(skeleton == skeleton, bool)
 assert_type(hash(skeleton), int)
 skeleton.unflatten()  # type: ignore[call-arg]
+
+# The drop-ins.
+numbers, rest = autojit.pickle_flatten([1, 2.0], int)
+assert_type(numbers, list[int])
+assert_type(autojit.pickle_flatten([1, True], (int, bool))[0], list[int])
+autojit.pickle_unflatten(iter(numbers), rest)
+autojit.pickle_flatten([1])  # type: ignore[call-arg]
+autojit.pickle_unflatten(numbers, numbers)  # type: ignore[arg-type]
