@@ -175,6 +175,14 @@
     def set_limits(max_programs: int, max_maps: int, /) -> None:
         \doc
 
+^autojit\._core\.set_counting$:
+    def set_counting(is_on: bool, /) -> None:
+        \doc
+
+^autojit\._core\.counts$:
+    def counts() -> tuple[int, float, int]:
+        \doc
+
 ^autojit\._core\.fill_group$:
     def fill_group(
         group: BaseExceptionGroup[Any], exceptions: tuple[BaseException, ...], /

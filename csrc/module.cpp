@@ -7,6 +7,7 @@
 #include "dispatch/dispatcher.h"
 #include "dispatch/limits.h"
 #include "dispatch/result.h"
+#include "dispatch/statistics.h"
 #include "objects/config.h"
 #include "objects/function_state.h"
 #include "objects/type_plan.h"
@@ -164,6 +165,17 @@ PyObject* py_set_limits(PyObject* /*module*/, PyObject* args) {
   Py_RETURN_NONE;
 }
 
+PyObject* py_set_counting(PyObject* /*module*/, PyObject* is_on) {
+  statistics.is_on = is_on == Py_True;
+  Py_RETURN_NONE;
+}
+
+PyObject* py_counts(PyObject* /*module*/, PyObject* /*args*/) {
+  return Py_BuildValue("(KdK)", static_cast<unsigned long long>(statistics.calls),
+                       static_cast<double>(statistics.nanoseconds) * 1e-9,
+                       static_cast<unsigned long long>(statistics.saved));
+}
+
 // The way CPython wants methods of other signatures to be named.
 template <typename Function>
 PyCFunction as_method(Function* function) noexcept {
@@ -190,6 +202,13 @@ PyMethodDef module_methods[] = {
     {"set_limits", guarded<py_set_limits>, METH_VARARGS,
      "set_limits(max_programs, max_maps, /)\n--\n\nSee `autojit.set_limits`; 0 stands "
      "for no bound."},
+    {"set_counting", py_set_counting, METH_O,
+     "set_counting(is_on, /)\n--\n\n"
+     "Whether dispatchers that are made from now on count their calls."},
+    {"counts", py_counts, METH_NOARGS,
+     "counts()\n--\n\n"
+     "Tell how many calls were counted, how many seconds they took, and how often a\n"
+     "dispatcher took what another had traced."},
     {"fill_group", py_fill_group, METH_VARARGS,
      "fill_group(group, exceptions, /)\n--\n\n"
      "Put other exceptions into an exception group that no one else has seen."},

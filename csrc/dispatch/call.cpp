@@ -5,11 +5,13 @@
 
 #include "dispatch/limits.h"
 #include "dispatch/result.h"
+#include "dispatch/statistics.h"
 #include "dispatch/table.h"
 #include "objects/config.h"
 #include "python/errors.h"
 #include "skeleton/check.h"
 #include "skeleton/closures.h"
+#include "skeleton/dependencies.h"
 #include "skeleton/flatten.h"
 #include "skeleton/match.h"
 
@@ -55,6 +57,10 @@ struct Served {
   bool is_new;  // no call has been served before
 };
 
+Caller caller_of(const Dispatcher* self) {
+  return {self->fun_in_tree ? nullptr : self->fun, *self->admissions};
+}
+
 // --- warnings ---
 
 // Whether this dispatcher has shown all warnings of a specialization, for arrays of
@@ -93,9 +99,34 @@ bool has_warnings(const Served& served) {
 
 // --- the call ---
 
+// What a trace has changed, another dispatcher's own trace would change too: then it is
+// this one's alone. False with an exception set on failure. May run Python.
+bool note_side_effects(Dispatcher* self, const Served& served) {
+  Specialization* one = served.specialization;
+  Owned before = Owned::borrow(one->dependencies);
+  if (!before || before.get() == Py_None) {
+    return true;
+  }
+  int same = same_dependencies(as_skeleton(before.get()), caller_of(self).fun,
+                               served.skeleton);
+  if (same == 0) {
+    Py_XSETREF(one->dependencies, Py_NewRef(Py_None));
+  }
+  return same >= 0;
+}
+
 // The function was traced in a call that returned: what it has warned of, this
 // dispatcher has shown. False with an exception set on failure. May run Python.
 bool after_trace(Dispatcher* self, const Served& served) {
+  Specialization* one = served.specialization;
+  if (std::exchange(one->is_of_one, false)) {
+    one->id = new_id();
+    ++self->table->removals;
+    self->admissions->add(one, *self->table);
+  }
+  if (!note_side_effects(self, served)) {
+    return false;
+  }
   keep_within_limits();
   return !has_warnings(served) || see_to_warnings(config.mark_seen, self, served);
 }
@@ -163,7 +194,7 @@ Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager);
 
 // Takes a call apart, and sets `found` if there is a specialization for it. The
 // skeleton, with its hash, or nothing with an exception set on failure.
-Owned look_up(Table* table, CallView& call, OwnedVector& leaves, Owned& found) {
+Owned look_up(Dispatcher* self, CallView& call, OwnedVector& leaves, Found& found) {
   for (;;) {
     Program program;
     NodeObjects reduced;
@@ -172,16 +203,15 @@ Owned look_up(Table* table, CallView& call, OwnedVector& leaves, Owned& found) {
     }
     Owned skeleton = new_skeleton(std::move(program), "");
     Skeleton* key = as_skeleton(skeleton.get());
-    bool same_omitted = false;
     if (!skeleton || PyObject_Hash(skeleton.get()) == -1 ||
-        !find(table, key, found, same_omitted)) {
+        !find(self->table, caller_of(self), key, found)) {
       return {};
     }
     // Other arrays than those which were found to be equal may not be.
-    bool is_known = (found && same_omitted) || reduced.empty();
-    int faithful = is_known ? 1
-                            : check_call(key->program, leaves.data(), reduced,
-                                         static_cast<bool>(found));
+    bool is_found = static_cast<bool>(found.specialization);
+    bool is_known = (is_found && found.same_arrays) || reduced.empty();
+    int faithful =
+        is_known ? 1 : check_call(key->program, leaves.data(), reduced, is_found);
     if (faithful == 1) {
       return skeleton;
     }
@@ -191,9 +221,14 @@ Owned look_up(Table* table, CallView& call, OwnedVector& leaves, Owned& found) {
     }
     // What was taken apart in vain is now known.
     leaves.clear();
-    found = Owned();
+    found = Found();
   }
 }
+
+// How many specializations of one skeleton are kept that a new dispatcher may not use:
+// what has changed may be changed back, but a function that changes what it reads would
+// add one for each dispatcher.
+constexpr std::size_t kMostStale = 8;
 
 // A new specialization in the table, or one that another thread has made meanwhile;
 // nothing with an exception set on failure. Runs Python.
@@ -207,27 +242,38 @@ Owned specialize(Dispatcher* self, Skeleton* skeleton) {
                                           self->fun_in_tree ? Py_True : Py_False,
                                           made.get(), self->options, nullptr)
            : nullptr);
-  Owned found;
-  bool same_omitted = false;
-  if (!compiled || !find(self->table, skeleton, found, same_omitted)) {
+  Found found;
+  if (!compiled || !find(self->table, caller_of(self), skeleton, found)) {
     return {};
   }
-  if (!found) {
-    insert(self->table, as_specialization(made.get()), compiled.get());
-    found = std::move(made);
+  if (found.specialization) {
+    return std::move(found.specialization);
   }
-  return found;
+  Specialization* one = as_specialization(made.get());
+  if (statistics.is_on) {
+    one->why = why_traced(found.stale, caller_of(self).fun, skeleton).release();
+    if (one->why == nullptr) {
+      return {};
+    }
+  }
+  for (std::size_t i = kMostStale - 1; i < found.stale.size(); ++i) {
+    drop(as_specialization(found.stale[i]));
+  }
+  self->admissions->add(one, *self->table);
+  insert(self->table, one, compiled.get());
+  return made;
 }
 
 // No specialization that was used last serves the call: look it up by hash, or make it.
 Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager) {
   Table* table = self->table;
   OwnedVector leaves;
-  Owned found;
-  Owned skeleton = look_up(table, call, leaves, found);
+  Found looked_up;
+  Owned skeleton = look_up(self, call, leaves, looked_up);
   if (!skeleton) {
     return {};
   }
+  Owned found = std::move(looked_up.specialization);
   bool is_new = !found;
   if (is_new) {
     found = specialize(self, as_skeleton(skeleton.get()));
@@ -257,9 +303,9 @@ Owned dispatch(Dispatcher* self, CallView& call, bool& is_eager) {
   Table* table = self->table;
   std::uint64_t removals = table->removals;
   // Other dispatchers of the function may have been here since.
-  Specialization* last =
-      self->last != nullptr && self->removals == removals ? self->last : table->newest;
-  if (last == nullptr || !last->proven) {
+  bool is_known = self->last != nullptr && self->removals == removals;
+  Specialization* last = is_known ? self->last : table->newest;
+  if (last == nullptr || !last->proven || (!is_known && !self->admissions->has(last))) {
     return dispatch_by_hash(self, call, is_eager);
   }
   // Held: what matching or the call runs may drop the specialization.

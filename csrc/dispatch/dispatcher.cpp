@@ -7,7 +7,9 @@
 
 #include "dispatch/call.h"
 #include "dispatch/registry.h"
+#include "dispatch/statistics.h"
 #include "objects/config.h"
+#include "objects/function_state.h"
 #include "objects/type_plan.h"
 #include "python/errors.h"
 #include "python/interpreter.h"
@@ -49,6 +51,12 @@ PyObject* dispatcher_vectorcall(PyObject* object, PyObject* const* args,
   return result.release();
 }
 
+PyObject* counted_vectorcall(PyObject* object, PyObject* const* args,
+                             std::size_t nargsf, PyObject* kwnames) {
+  const CountedCall counted;
+  return dispatcher_vectorcall(object, args, nargsf, kwnames);
+}
+
 bool takes_any_keyword(PyObject* fun) {
   if (PyMethod_Check(fun)) {
     fun = PyMethod_GET_FUNCTION(fun);
@@ -58,29 +66,6 @@ bool takes_any_keyword(PyObject* fun) {
   }
   auto* code = reinterpret_cast<PyCodeObject*>(PyFunction_GET_CODE(fun));
   return (code->co_flags & CO_VARKEYWORDS) != 0;
-}
-
-// The function whose code runs when `fun` is called, as far as that can be told without
-// running Python. Borrowed from `fun`, or nullptr.
-PyObject* function_of(PyObject* fun) {
-  static PyObject* const call = PyUnicode_InternFromString("__call__");
-  for (int step = 0; fun != nullptr && step < 100; ++step) {
-    if (PyFunction_Check(fun)) {
-      return fun;
-    }
-    if (PyMethod_Check(fun)) {
-      fun = PyMethod_GET_FUNCTION(fun);
-    } else if (Py_IS_TYPE(fun, partial_type)) {
-      Owned inner = Owned::steal(PyObject_GetAttrString(fun, "func"));
-      PyErr_Clear();
-      fun = inner.get();  // the partial holds it
-    } else {
-      // Not what an instance has by that name, which is not what a call runs.
-      PyObject* method = python::type_lookup(Py_TYPE(fun), call);
-      return method != nullptr && PyFunction_Check(method) ? method : nullptr;
-    }
-  }
-  return nullptr;
 }
 
 // Whether a call returns something that is to be awaited.
@@ -172,9 +157,14 @@ bool fill(Dispatcher* self, PyObject* fun, PyObject* options, const Bounds& boun
   }
   bool fun_in_tree = plan->kind != Kind::Identity && plan->kind != Kind::Function &&
                      !is_function_dispatcher(fun);
-  Owned table = fun_in_tree && !PyMethod_Check(fun)
-                    ? table_for_object(fun, options, bounds)
-                    : table_for(table_key(fun), options, bounds);
+  Owned table;
+  if (PyDict_GetItemWithError(options, names.share) == Py_False) {
+    table = new_table(options, bounds);
+  } else if (fun_in_tree && !PyMethod_Check(fun)) {
+    table = table_for_object(fun, options, bounds);
+  } else {
+    table = table_for(table_key(fun), options, bounds);
+  }
   if (!table) {
     return false;
   }
@@ -182,6 +172,7 @@ bool fill(Dispatcher* self, PyObject* fun, PyObject* options, const Bounds& boun
     PyErr_SetString(PyExc_RuntimeError, "this autojit dispatcher has its function");
     return false;
   }
+  self->admissions = new Admissions;
   self->fun = Py_NewRef(fun);
   self->options = Py_NewRef(options);
   self->fun_in_tree = fun_in_tree;
@@ -193,7 +184,8 @@ bool fill(Dispatcher* self, PyObject* fun, PyObject* options, const Bounds& boun
 PyObject* new_dispatcher() {
   PyObject* object = DispatcherType.tp_alloc(&DispatcherType, 0);
   if (object != nullptr) {
-    as_dispatcher(object)->vectorcall = guarded<dispatcher_vectorcall>;
+    as_dispatcher(object)->vectorcall =
+        statistics.is_on ? guarded<counted_vectorcall> : guarded<dispatcher_vectorcall>;
   }
   return object;
 }
@@ -293,6 +285,7 @@ void dispatcher_dealloc(PyObject* object) {
     park(Owned::steal(table->object()));
   }
   dispatcher_clear(object);
+  delete self->admissions;
   Py_TYPE(object)->tp_free(object);
   Py_TRASHCAN_END
 }
@@ -490,6 +483,11 @@ PyMethodDef dispatcher_methods[] = {
 bool init_dispatcher() {
   is_function_dispatcher = [](PyObject* object) {
     return Py_IS_TYPE(object, &DispatcherType) && !as_dispatcher(object)->fun_in_tree;
+  };
+  parts_of_dispatcher = [](PyObject* object) {
+    const Dispatcher* self = as_dispatcher(object);
+    return self->fun != nullptr ? PyTuple_Pack(2, self->fun, self->options)
+                                : Py_NewRef(Py_None);
   };
   return PyType_Ready(&DispatcherType) == 0;
 }

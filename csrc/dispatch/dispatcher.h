@@ -19,7 +19,8 @@ struct Dispatcher {
   // Of the table, if it has had so many removals: what this dispatcher called last.
   Specialization* last;
   std::uint64_t removals;
-  PyObject* seen;  // owned dict, may be nullptr: which warnings it has shown
+  Admissions* admissions;  // owned
+  PyObject* seen;          // owned dict, may be nullptr: which warnings it has shown
   bool fun_in_tree;
   bool keyword_order_matters;
 };

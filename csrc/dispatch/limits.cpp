@@ -49,6 +49,7 @@ void keep_within_limits() {
   }
   for (const Owned& one : taken) {
     Py_CLEAR(as_specialization(one.get())->compiled);
+    Py_CLEAR(as_specialization(one.get())->dependencies);
   }
 }
 

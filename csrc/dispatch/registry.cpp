@@ -222,7 +222,9 @@ void unfile(Table* table) {
 
 void park(Owned owned) {
   Table* table = as_table(owned.get());
-  bool is_filed = table->key != nullptr || table->like != nullptr;
+  // What the traces of a class depend on keeps it alive.
+  bool is_filed =
+      table->like != nullptr || (table->key != nullptr && !is_local_class(table->key));
   if (Py_REFCNT(table) != 1 || !is_filed || table->by_hash->empty()) {
     return;
   }

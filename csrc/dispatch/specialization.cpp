@@ -6,9 +6,11 @@
 #include <utility>
 
 #include "dispatch/limits.h"
+#include "dispatch/statistics.h"
 #include "dispatch/table.h"
 #include "python/errors.h"
 #include "skeleton/closures.h"
+#include "skeleton/dependencies.h"
 
 namespace autojit {
 
@@ -18,6 +20,7 @@ int specialization_traverse(PyObject* self, visitproc visit, void* arg) {
   Specialization* one = as_specialization(self);
   Py_VISIT(one->skeleton);
   Py_VISIT(one->compiled);
+  Py_VISIT(one->dependencies);
   Py_VISIT(one->warnings);
   return 0;
 }
@@ -28,18 +31,60 @@ void specialization_dealloc(PyObject* self) {
   Specialization* one = as_specialization(self);
   Py_XDECREF(one->skeleton);
   Py_XDECREF(one->compiled);
+  Py_XDECREF(one->dependencies);
+  Py_XDECREF(one->why);
   Py_XDECREF(one->warnings);
   PyObject_GC_Del(self);
 }
 
-PyObject* specialization_begin(PyObject* self, PyObject* /*args*/) {
+// What a trace depends on is noted the first time. If something has changed when it is
+// traced once more, only the dispatcher that does so may use it from then on. False
+// with an exception set on failure. Runs Python.
+bool note_dependencies(Specialization* one, PyObject* fun) {
+  Owned skeleton = Owned::borrow(one->skeleton->object());
+  if (one->dependencies == nullptr) {
+    Owned made = one->table != nullptr
+                     ? dependencies_in(one->table, fun, as_skeleton(skeleton.get()))
+                     : Owned::borrow(Py_None);
+    if (!made) {
+      return false;
+    }
+    Owned old = Owned::steal(std::exchange(one->dependencies, made.release()));
+    return true;
+  }
+  Owned before = Owned::borrow(one->dependencies);
+  if (before.get() == Py_None) {
+    return true;
+  }
+  Skeleton* call = as_skeleton(skeleton.get());
+  int same = same_dependencies(as_skeleton(before.get()), fun, call);
+  if (same == 0) {  // or so it seems
+    Owned now = dependencies_now(fun, call);
+    same = !now ? -1 : 0;
+    if (now && now.get() != Py_None) {
+      same = equal(as_skeleton(before.get()), as_skeleton(now.get()));
+    }
+  }
+  if (same == 0) {
+    one->is_of_one = true;
+    Owned old = Owned::steal(std::exchange(one->dependencies, Py_NewRef(Py_None)));
+  }
+  return same >= 0;
+}
+
+PyObject* specialization_begin(PyObject* self, PyObject* fun) {
   Specialization* one = as_specialization(self);
   if (one->table != nullptr) {
     ++one->table->traces;
     ++process_limits.programs;
   }
   Owned skeleton = Owned::borrow(one->skeleton->object());
-  return one->programs++ == 0 || note_changed_functions(one->skeleton)
+  bool is_first = one->programs++ == 0;
+  if (!is_first && statistics.is_on) {
+    Py_XSETREF(one->why, PyUnicode_FromString("another shape, dtype or setting"));
+  }
+  return note_dependencies(one, fun != Py_None ? fun : nullptr) &&
+                 (is_first || note_changed_functions(one->skeleton))
              ? skeleton.release()
              : nullptr;
 }
@@ -57,18 +102,28 @@ PyObject* specialization_go_by_identity(PyObject* self, PyObject* skeleton) {
   Py_RETURN_NONE;
 }
 
+PyObject* specialization_keep_to_one(PyObject* self, PyObject* /*args*/) {
+  Py_XSETREF(as_specialization(self)->dependencies, Py_NewRef(Py_None));
+  Py_RETURN_NONE;
+}
+
 PyMethodDef specialization_methods[] = {
+    {"keep_to_one", specialization_keep_to_one, METH_NOARGS,
+     "keep_to_one($self, /)\n--\n\n"
+     "Serve no dispatcher but those that may use it by now."},
     {"go_by_identity", specialization_go_by_identity, METH_O,
      "go_by_identity($self, skeleton, /)\n--\n\n"
      "Serve only calls with the very functions and opaque objects of this one."},
-    {"begin", guarded<specialization_begin>, METH_NOARGS,
-     "begin($self, /)\n--\n\n"
-     "Count a trace, and return the skeleton of the call that it is for."},
+    {"begin", guarded<specialization_begin>, METH_O,
+     "begin($self, fun, /)\n--\n\n"
+     "Count a trace of a function, None if it is part of the call, and return the\n"
+     "skeleton of the call."},
     {nullptr, nullptr, 0, nullptr},
 };
 
 PyMemberDef specialization_members[] = {
     {"skeleton", T_OBJECT, offsetof(Specialization, skeleton), READONLY, nullptr},
+    {"why", T_OBJECT, offsetof(Specialization, why), READONLY, nullptr},
     {"warnings", T_OBJECT, offsetof(Specialization, warnings), READONLY, nullptr},
     {nullptr, 0, 0, 0, nullptr},
 };
@@ -88,6 +143,11 @@ PyTypeObject SpecializationType = {
     .tp_members = specialization_members,
 };
 
+std::uint64_t new_id() {
+  static std::uint64_t last = 0;
+  return ++last;
+}
+
 Owned new_specialization(Skeleton* skeleton) {
   Owned warnings = Owned::steal(PyDict_New());
   auto* one = warnings ? PyObject_GC_New(Specialization, &SpecializationType) : nullptr;
@@ -96,14 +156,17 @@ Owned new_specialization(Skeleton* skeleton) {
   }
   one->skeleton = as_skeleton(Py_NewRef(skeleton->object()));
   one->compiled = nullptr;
+  one->dependencies = nullptr;
+  one->why = nullptr;
   one->warnings = warnings.release();
   one->table = nullptr;
   one->hash = skeleton->hash;
   one->bytes = static_bytes(skeleton);
   one->programs = 0;
+  one->id = new_id();
   one->used = 0;
   one->in_flight = 0;
-  one->proven = one->by_identity = false;
+  one->proven = one->by_identity = one->is_of_one = false;
   Owned owned = Owned::steal(one->object());
   PyObject_GC_Track(owned.get());
   return owned;

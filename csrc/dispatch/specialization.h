@@ -19,17 +19,25 @@ struct Specialization {
   Skeleton* skeleton;
   // Owned: the function of the flat leaves; nullptr if it is in no table.
   PyObject* compiled;
+  // Owned: what its traces depended on beside the call, None if that is not known, or
+  // nullptr before the first. See `dependencies_now`.
+  PyObject* dependencies;
+  PyObject* why;         // owned str, or nullptr: why it was traced, see `statistics.h`
   PyObject* warnings;    // owned dict: what tracing has warned of, see `_warnings.py`
   Table* table;          // borrowed; nullptr if it is in none
   Py_hash_t hash;        // of the skeleton
   std::size_t bytes;     // what it keeps that is static
   std::size_t programs;  // how often it was traced: each time JAX makes a program
+  std::uint64_t id;      // by which dispatchers know it, see `Admissions`
   std::uint64_t used;    // the number of its last use, of all uses of all tables
   std::uint32_t in_flight;  // calls of it that began before one had returned
   bool proven;              // a call of it has returned
   // A result hands through what belongs to the functions or opaque objects of the call:
   // those of another call can't stand for them, even if they are equal.
   bool by_identity;
+  // It was traced once more after something had changed: to other dispatchers than the
+  // one that did so it has gone, see `after_trace`.
+  bool is_of_one;
 
   PyObject* object() { return reinterpret_cast<PyObject*>(this); }
 };
@@ -43,6 +51,9 @@ inline Specialization* as_specialization(PyObject* object) {
 // One for a skeleton and its hash, in no table yet; nothing with an exception set on
 // failure.
 Owned new_specialization(Skeleton* skeleton);
+
+// A number that no other has had.
+std::uint64_t new_id();
 
 // Whether it can serve a call of this skeleton, which is equal to its own.
 inline bool serves_identities(const Specialization* specialization,

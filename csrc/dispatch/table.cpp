@@ -1,13 +1,16 @@
 #include "dispatch/table.h"
 
 #include <algorithm>
+#include <iterator>
 #include <new>
 #include <utility>
 #include <vector>
 
 #include "dispatch/limits.h"
 #include "dispatch/registry.h"
+#include "dispatch/statistics.h"
 #include "skeleton/compare.h"
+#include "skeleton/dependencies.h"
 
 namespace autojit {
 
@@ -25,6 +28,7 @@ int table_traverse(PyObject* self, visitproc visit, void* arg) {
     }
   }
   Py_VISIT(table->options);
+  Py_VISIT(table->dependencies);
   Py_VISIT(table->like);
   return 0;
 }
@@ -83,6 +87,7 @@ Owned new_table(PyObject* options, const Bounds& bounds) {
   table->bounds = bounds;
   table->bytes = 0;
   table->options = Py_NewRef(options);
+  table->dependencies = nullptr;
   table->key = nullptr;
   table->like = nullptr;
   table->parked = nullptr;
@@ -96,24 +101,102 @@ Owned new_table(PyObject* options, const Bounds& bounds) {
   return owned;
 }
 
-bool find(Table* table, Skeleton* skeleton, Owned& found, bool& same_arrays) {
-  // Comparing may run Python, which may change the table: compare with what was there.
-  OwnedVector candidates;
-  auto [begin, end] = table->by_hash->equal_range(skeleton->hash);
-  for (auto it = begin; it != end; ++it) {
-    candidates.borrow(it->second->object());
+void Admissions::add(const Specialization* specialization, const Table& table) {
+  if (ids_.size() >= 16 && ids_.size() >= 2 * table.by_hash->size()) {
+    std::vector<std::uint64_t> present;
+    for (const auto& [hash, one] : *table.by_hash) {
+      if (has(one)) {
+        present.push_back(one->id);
+      }
+    }
+    std::sort(present.begin(), present.end());
+    ids_.swap(present);
   }
-  for (PyObject* candidate : candidates) {
-    Specialization* one = as_specialization(candidate);
+  auto place = std::lower_bound(ids_.begin(), ids_.end(), specialization->id);
+  if (place == ids_.end() || *place != specialization->id) {
+    ids_.insert(place, specialization->id);
+  }
+}
+
+Owned dependencies_in(Table* table, PyObject* fun, const Skeleton* call) {
+  Owned holder = Owned::borrow(table->object());
+  if (table->dependencies != nullptr) {
+    Owned last = Owned::borrow(table->dependencies->object());
+    int same = same_dependencies(as_skeleton(last.get()), fun, call);
+    if (same != 0) {
+      return same < 0 ? Owned() : std::move(last);
+    }
+  }
+  Owned made = dependencies_now(fun, call);
+  if (made && made.get() != Py_None) {
+    Skeleton* old =
+        std::exchange(table->dependencies, as_skeleton(Py_NewRef(made.get())));
+    Py_XDECREF(old);
+  }
+  return made;
+}
+
+namespace {
+
+// Whether a dispatcher may use a specialization that its table has: 1, 0, or -1 with an
+// exception set. May run Python.
+int admits(Table* table, const Caller& caller, Specialization* one,
+           const Skeleton* call) {
+  if (caller.admissions.has(one)) {
+    return 1;
+  }
+  Owned before = Owned::borrow(one->dependencies);
+  if (before.get() == Py_None) {
+    return 0;
+  }
+  // It is being traced just now, or else it has to be as it was then.
+  int same =
+      !before ? 1 : same_dependencies(as_skeleton(before.get()), caller.fun, call);
+  if (same == 1) {
+    caller.admissions.add(one, *table);
+    ++statistics.saved;
+  }
+  return same;
+}
+
+}  // namespace
+
+bool find(Table* table, const Caller& caller, Skeleton* skeleton, Found& found) {
+  // Comparing may run Python, which may change the table: compare with what was there.
+  // First with what the caller has used before, and then with what was used last.
+  std::vector<Specialization*> candidates;
+  auto [begin, end] = table->by_hash->equal_range(skeleton->hash);
+  std::transform(begin, end, std::back_inserter(candidates),
+                 [](const auto& filed) { return filed.second; });
+  auto rank = [&caller](const Specialization* one) {
+    return std::pair(caller.admissions.has(one), one->used);
+  };
+  std::sort(candidates.begin(), candidates.end(),
+            [&](const auto* a, const auto* b) { return rank(a) > rank(b); });
+  OwnedVector held;
+  for (Specialization* one : candidates) {
+    held.borrow(one->object());
+  }
+  for (Specialization* one : candidates) {
     Owned theirs = Owned::borrow(one->skeleton->object());
     int same = serves(as_skeleton(theirs.get()), skeleton);
+    if (same == 1 && (one->table != table || !serves_identities(one, skeleton))) {
+      same = 0;
+    }
+    if (same == 1) {
+      same = admits(table, caller, one, skeleton);
+      if (same == 0) {
+        found.stale.borrow(one->object());
+      }
+    }
     if (same < 0) {
       return false;
     }
-    if (same == 0 || one->table != table || !serves_identities(one, skeleton)) {
+    if (same == 0 || one->table != table) {
       continue;
     }
-    same_arrays = same_omitted(as_skeleton(theirs.get())->program, skeleton->program);
+    found.same_arrays =
+        same_omitted(as_skeleton(theirs.get())->program, skeleton->program);
     use(one);
     // What the functions held that were traced first, with what is known of these.
     Owned not_needed = Owned::steal(std::exchange(
@@ -121,7 +204,7 @@ bool find(Table* table, Skeleton* skeleton, Owned& found, bool& same_arrays) {
     Owned old = Owned::steal(
         std::exchange(one->skeleton, as_skeleton(Py_NewRef(skeleton->object())))
             ->object());
-    found = Owned::borrow(candidate);
+    found.specialization = Owned::borrow(one->object());
     return true;
   }
   return true;
@@ -172,6 +255,7 @@ void drop(Specialization* specialization) {
   if (specialization->table != nullptr) {
     Owned one = take_out(specialization);
     Py_CLEAR(specialization->compiled);
+    Py_CLEAR(specialization->dependencies);
   }
 }
 
@@ -179,6 +263,7 @@ void clear(Table* table) {
   while (table->by_hash != nullptr && !table->by_hash->empty()) {
     drop(table->by_hash->begin()->second);
   }
+  Py_CLEAR(table->dependencies);
 }
 
 }  // namespace autojit

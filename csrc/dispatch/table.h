@@ -1,9 +1,11 @@
 // The specializations of one function.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <unordered_map>
 #include <unordered_set>
+#include <vector>
 
 #include "dispatch/specialization.h"
 #include "python/owned.h"
@@ -30,8 +32,9 @@ struct Table {
   std::uint64_t misses;
   std::uint64_t traces;
   Bounds bounds;
-  std::size_t bytes;  // of all specializations
-  PyObject* options;  // owned
+  std::size_t bytes;       // of all specializations
+  PyObject* options;       // owned
+  Skeleton* dependencies;  // owned: of the last trace that had others, or nullptr
   // What it is filed under, see `registry.h`: a function, borrowed, or the skeleton of
   // a callable object, owned. Both are nullptr if it is not filed, or no longer.
   PyObject* key;
@@ -53,12 +56,44 @@ std::unordered_set<Table*>& tables();
 // A new table that is filed nowhere; nothing with an exception set on failure.
 Owned new_table(PyObject* options, const Bounds& bounds);
 
-// Sets `found` to the specialization that serves a call, whose skeleton has its hash,
-// or to nothing if there is none. Lets it match and trace by `skeleton` from now on,
-// whose hints and functions are those of this call. `same_omitted` tells whether what
-// its reductions leave out are the very arrays of that call. False with an exception
-// set on failure. May run Python.
-bool find(Table* table, Skeleton* skeleton, Owned& found, bool& same_arrays);
+// Which specializations a dispatcher may use: those that it has made, and those of
+// which it was seen, in its first call, that a trace of its own would be the same.
+class Admissions {
+ public:
+  bool has(const Specialization* specialization) const {
+    return std::binary_search(ids_.begin(), ids_.end(), specialization->id);
+  }
+  // Those that have left the table are forgotten.
+  void add(const Specialization* specialization, const Table& table);
+
+ private:
+  std::vector<std::uint64_t> ids_;  // sorted
+};
+
+// Who calls: the function, nullptr if it is part of the call, and what may serve it.
+struct Caller {
+  PyObject* fun;
+  Admissions& admissions;
+};
+
+// What a table has for a call.
+struct Found {
+  Owned specialization;  // or nothing
+  // What its reductions leave out are the very arrays of this call.
+  bool same_arrays = false;
+  // Equal ones that this caller may not use: something has changed since. The one used
+  // last comes first.
+  OwnedVector stale;
+};
+
+// What a trace of `fun` depends on now, the object that the last one of the table has
+// if that is the same. See `dependencies_now`.
+Owned dependencies_in(Table* table, PyObject* fun, const Skeleton* call);
+
+// Looks for the specialization that serves a call, whose skeleton has its hash. Lets it
+// match and trace by `skeleton` from now on, whose hints and functions are those of
+// this call. False with an exception set on failure. May run Python.
+bool find(Table* table, const Caller& caller, Skeleton* skeleton, Found& found);
 
 // Adds a specialization with its compiled function; what no longer fits goes. May run
 // Python.

@@ -15,7 +15,7 @@ bool intern(PyObject*& place, const char* text) {
 }  // namespace
 
 bool init_names() {
-  return intern(names.reduce_ex, "__reduce_ex__") &&
+  return intern(names.reduce_ex, "__reduce_ex__") && intern(names.share, "share") &&
          intern(names.reduce, "__reduce__") && intern(names.getstate, "__getstate__") &&
          intern(names.setstate, "__setstate__") &&
          intern(names.getnewargs, "__getnewargs__") &&
@@ -26,8 +26,7 @@ bool init_names() {
          intern(names.attrs_fields, "__attrs_attrs__") &&
          intern(names.attr_name, "name") && intern(names.del, "__del__") &&
          intern(names.module, "__module__") && intern(names.name, "__name__") &&
-         intern(names.qualname, "__qualname__") && intern(names.environ, "environ") &&
-         intern(names.modules, "modules");
+         intern(names.qualname, "__qualname__") && intern(names.modules, "modules");
 }
 
 }  // namespace autojit

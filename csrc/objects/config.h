@@ -17,6 +17,7 @@ struct Config {
                                        // None
   PyObject* set_state = nullptr;       // (object, state, list, dict, setter)
   PyObject* arrays_differ = nullptr;   // (array, array) -> whether they do
+  PyObject* settings = nullptr;        // () -> those of JAX that a trace depends on
   PyObject* specialize = nullptr;      // (fun, in_tree, specialization, options)
                                        // -> compiled
   PyObject* say_where = nullptr;       // (error, skeleton, compiled, leaves)
@@ -42,6 +43,7 @@ inline constexpr std::pair<const char*, PyObject * Config::*> kConfig[] = {
     {"set_state", &Config::set_state},
     {"arrays_differ", &Config::arrays_differ},
     {"specialize", &Config::specialize},
+    {"settings", &Config::settings},
     {"say_where", &Config::say_where},
     {"replay", &Config::replay},
     {"mark_seen", &Config::mark_seen},
@@ -56,6 +58,7 @@ inline constexpr std::pair<const char*, PyObject * Config::*> kConfig[] = {
 // Interned once, for as long as the process lives.
 struct Names {
   PyObject* reduce_ex;
+  PyObject* share;
   PyObject* reduce;
   PyObject* getstate;
   PyObject* setstate;
@@ -71,7 +74,6 @@ struct Names {
   PyObject* module;
   PyObject* qualname;
   PyObject* name;
-  PyObject* environ;
   PyObject* modules;
 };
 extern Names names;

@@ -23,15 +23,24 @@ struct Opcodes {
   int load_global = -1;
   int load_name = -1;
   int load_from_dict_or_globals = -1;
+  int load_const = -1;
+  int load_attr = -1;
+  int load_method = -1;  // before CPython 3.12
   int import_name = -1;
+  int import_from = -1;
   int extended_arg = -1;
+  int cache = -1;  // room for what the interpreter learns
 };
 Opcodes opcodes;
 
 // What can read all that its caller's code does not name. Borrowed from their modules.
 std::set<PyObject*> read_anything;
 
-// `os.environ`.
+// What gives environment variables. Borrowed from their modules.
+std::set<PyObject*> read_environment;
+
+// `os.environ`, and the dict behind it.
+PyObject* os_environ = nullptr;
 PyObject* environment = nullptr;
 
 // Names in code that says elsewhere which attribute it reads.
@@ -54,12 +63,18 @@ constexpr std::array<std::string_view, 13> kOfEachClass = {"__dict__",
                                                            "__annotate_func__",
                                                            "__slotnames__"};
 
+// The same for a module.
+constexpr std::array<std::string_view, 11> kOfEachModule = {
+    "__builtins__", "__cached__",  "__file__",           "__loader__",
+    "__name__",     "__package__", "__path__",           "__spec__",
+    "__all__",      "__doc__",     "__warningregistry__"};
+
 // Methods that a trace has no reason to call.
 constexpr std::array<std::string_view, 15> kNotCalled = {
-    "__repr__",          "__str__",      "__format__",   "__reduce__",
-    "__reduce_ex__",     "__getstate__", "__setstate__", "__getnewargs__",
-    "__getnewargs_ex__", "__del__",      "__copy__",     "__deepcopy__",
-    "__init_subclass__", "__set_name__", "__prepare__"};
+    "__init_subclass__", "__set_name__", "__prepare__",    "__repr__",
+    "__str__",           "__format__",   "__reduce__",     "__reduce_ex__",
+    "__getstate__",      "__setstate__", "__getnewargs__", "__getnewargs_ex__",
+    "__del__",           "__copy__",     "__deepcopy__"};
 
 template <std::size_t kSize>
 bool is_among(const std::array<std::string_view, kSize>& names, std::string_view name) {
@@ -70,7 +85,7 @@ bool is_among(const std::array<std::string_view, kSize>& names, std::string_view
 constexpr std::size_t kMostFunctions = 1U << 16U;
 constexpr std::size_t kMostReads = 1U << 20U;
 
-bool refuse(const char* text) {
+bool too_much(const char* text) {
   PyErr_SetString(PyExc_LookupError, text);
   return false;
 }
@@ -86,26 +101,42 @@ std::string_view view(PyObject* string) {
   return {text, static_cast<std::size_t>(size)};
 }
 
-// Whether a name is one that Python gives things, `__name__`, or that is no string.
+// Whether a name is one that Python gives things, `__name__`, or pytest each test.
 bool is_special(PyObject* name) {
+  if (PyBytes_CheckExact(name)) {
+    return std::strcmp(PyBytes_AS_STRING(name), "PYTEST_CURRENT_TEST") == 0;
+  }
   return !PyUnicode_Check(name) ||
          (PyUnicode_GET_LENGTH(name) > 1 && PyUnicode_READ_CHAR(name, 0) == '_' &&
           PyUnicode_READ_CHAR(name, 1) == '_');
 }
 
-// How many names a dict has, but for those that Python adds to modules and classes.
-std::size_t count_names(PyObject* dict) {
-  std::size_t count = 0;
+// What stands for the names that a module or class has, in any order: but for those
+// that Python gives them by the way. The values are not looked at: that would take
+// time.
+std::size_t sum_of_names(PyObject* dict) {
+  std::size_t sum = 0;
   Py_ssize_t position = 0;
   PyObject* name = nullptr;
   while (PyDict_Next(dict, &position, &name, nullptr) != 0) {
-    count += is_special(name) ? 0U : 1U;
+    if (is_special(name) &&
+        (!PyUnicode_CheckExact(name) || is_among(kOfEachClass, view(name)) ||
+         is_among(kOfEachModule, view(name)))) {
+      continue;
+    }
+    sum += static_cast<std::size_t>(PyObject_Hash(name)) | 1U;  // a str or bytes
   }
-  return count;
+  return sum;
+}
+
+// The dict of the module that stands under a name, or nullptr.
+PyObject* module_under(PyObject* dict, PyObject* name) {
+  PyObject* value = PyDict_GetItemWithError(dict, name);
+  return value != nullptr && PyModule_Check(value) ? PyModule_GetDict(value) : nullptr;
 }
 
 // Whether a file is one of the standard library or of what is installed.
-bool is_librarys_file(PyObject* file) {
+bool is_installed(PyObject* file) {
   std::string_view name = view(file);
   if (name.starts_with("<frozen")) {
     return true;
@@ -117,37 +148,6 @@ bool is_librarys_file(PyObject* file) {
     }
   }
   return false;
-}
-
-// The same for a module, by its dict: one without a file is builtin or a namespace, or
-// the session itself.
-bool is_librarys_module(PyObject* dict) {
-  PyObject* file = PyDict_GetItemString(dict, "__file__");
-  if (file != nullptr) {
-    return is_librarys_file(file);
-  }
-  PyObject* name = PyDict_GetItemWithError(dict, names.name);
-  PyErr_Clear();
-  if (name == nullptr) {
-    return false;
-  }
-  PyObject* builtins = PySys_GetObject("builtin_module_names");  // borrowed
-  int found = builtins != nullptr ? PySequence_Contains(builtins, name) : 0;
-  PyErr_Clear();
-  return found == 1;
-}
-
-bool is_librarys_class(PyTypeObject* type) {
-  if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) {
-    return true;
-  }
-  PyObject* module = PyDict_GetItemWithError(type->tp_dict, names.module);
-  PyObject* at = module != nullptr && PyUnicode_CheckExact(module)
-                     ? PyDict_GetItemWithError(PyImport_GetModuleDict(), module)
-                     : nullptr;
-  PyErr_Clear();
-  return at != nullptr && PyModule_Check(at) &&
-         is_librarys_module(PyModule_GetDict(at));
 }
 
 // Whether `object` is what the names in `qualname` lead to, from a module through
@@ -259,7 +259,12 @@ bool init_function_state() {
       {"LOAD_GLOBAL", &opcodes.load_global},
       {"LOAD_NAME", &opcodes.load_name},
       {"LOAD_FROM_DICT_OR_GLOBALS", &opcodes.load_from_dict_or_globals},
+      {"LOAD_CONST", &opcodes.load_const},
+      {"LOAD_ATTR", &opcodes.load_attr},
+      {"LOAD_METHOD", &opcodes.load_method},
       {"IMPORT_NAME", &opcodes.import_name},
+      {"IMPORT_FROM", &opcodes.import_from},
+      {"CACHE", &opcodes.cache},
       {"EXTENDED_ARG", &opcodes.extended_arg}};
   for (auto [name, place] : wanted) {
     Owned number = Owned::steal(PyMapping_GetItemString(map.get(), name));
@@ -279,15 +284,19 @@ bool init_function_state() {
     read_anything.insert(function);
   }
   Owned os = Owned::steal(PyImport_ImportModule("os"));
-  environment = os ? PyObject_GetAttrString(os.get(), "environ") : nullptr;
-  return environment != nullptr;
-}
-
-PyObject* environment_variables() { return environment; }
-
-bool is_librarys(PyObject* function) {
-  auto* code = reinterpret_cast<PyCodeObject*>(PyFunction_GET_CODE(function));
-  return is_librarys_file(code->co_filename);
+  os_environ = os ? PyObject_GetAttrString(os.get(), "environ") : nullptr;
+  environment =
+      os_environ != nullptr ? PyObject_GetAttrString(os_environ, "_data") : nullptr;
+  if (environment == nullptr || !PyDict_CheckExact(environment)) {
+    Py_CLEAR(environment);  // an implementation that keeps it elsewhere
+    PyErr_Clear();
+  }
+  for (const char* name : {"environ", "environb", "getenv", "getenvb"}) {
+    PyObject* reader = os ? PyObject_GetAttrString(os.get(), name) : nullptr;
+    PyErr_Clear();  // not on each system
+    read_environment.insert(reader);
+  }
+  return os_environ != nullptr;
 }
 
 bool is_named_function(PyObject* object) {
@@ -313,6 +322,31 @@ bool is_local_class(PyObject* object) {
   }
   PyObject* name = reinterpret_cast<PyHeapTypeObject*>(object)->ht_qualname;
   return PyUnicode_FindChar(name, '<', 0, PyUnicode_GET_LENGTH(name), 1) >= 0;
+}
+
+PyObject* call_of(PyTypeObject* type) {
+  static PyObject* const call = PyUnicode_InternFromString("__call__");
+  PyObject* method = python::type_lookup(type, call);
+  return method != nullptr && PyFunction_Check(method) ? method : nullptr;
+}
+
+PyObject* function_of(PyObject* fun) {
+  for (int step = 0; fun != nullptr && step < 100; ++step) {
+    if (PyFunction_Check(fun)) {
+      return fun;
+    }
+    if (PyMethod_Check(fun)) {
+      fun = PyMethod_GET_FUNCTION(fun);
+    } else if (Py_IS_TYPE(fun, partial_type)) {
+      Owned inner = Owned::steal(PyObject_GetAttrString(fun, "func"));
+      PyErr_Clear();
+      fun = inner.get();  // the partial holds it
+    } else {
+      // Not what an instance has by that name, which is not what a call runs.
+      return call_of(Py_TYPE(fun));
+    }
+  }
+  return nullptr;
 }
 
 std::array<PyObject*, kStateParts> state_of(PyObject* object, PyObject* annotations) {
@@ -400,10 +434,13 @@ Owned read(PyObject* holder, PyObject* name) {
     return Owned::borrow(PyFunction_GET_CODE(holder));
   }
   if (name != nullptr) {
-    return Owned::borrow(PyDict_GetItemWithError(holder, name));
+    Owned value = Owned::borrow(PyDict_GetItemWithError(holder, name));
+    return value && is_function_dispatcher(value.get())
+               ? Owned::steal(parts_of_dispatcher(value.get()))
+               : std::move(value);
   }
   if (PyDict_Check(holder)) {
-    return Owned::steal(PyLong_FromSize_t(count_names(holder)));
+    return Owned::steal(PyLong_FromSize_t(sum_of_names(holder)));
   }
   if (PyType_Check(holder)) {
     return Owned::borrow(reinterpret_cast<PyTypeObject*>(holder)->tp_mro);
@@ -429,11 +466,110 @@ Owned read(PyObject* holder, PyObject* name) {
   return tuple_of(parts.data(), parts.size());
 }
 
+bool Reads::is_librarys_file(PyObject* file) const {
+  return is_installed(file) && (home_.empty() || !view(file).starts_with(home_));
+}
+
+bool Reads::is_librarys(PyObject* function) const {
+  auto* code = reinterpret_cast<PyCodeObject*>(PyFunction_GET_CODE(function));
+  return is_librarys_file(code->co_filename);
+}
+
+// The same for a module, by its dict: one without a file is builtin or a namespace, or
+// the session itself.
+bool Reads::is_librarys_module(PyObject* dict) const {
+  PyObject* file = PyDict_GetItemString(dict, "__file__");
+  if (file != nullptr) {
+    return is_librarys_file(file);
+  }
+  PyObject* name = PyDict_GetItemWithError(dict, names.name);
+  PyErr_Clear();
+  if (name == nullptr) {
+    return false;
+  }
+  PyObject* builtins = PySys_GetObject("builtin_module_names");  // borrowed
+  int found = builtins != nullptr ? PySequence_Contains(builtins, name) : 0;
+  PyErr_Clear();
+  return found == 1;
+}
+
+bool Reads::is_librarys_class(PyTypeObject* type) const {
+  if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) {
+    return true;
+  }
+  PyObject* module = PyDict_GetItemWithError(type->tp_dict, names.module);
+  PyObject* at = module != nullptr && PyUnicode_CheckExact(module)
+                     ? PyDict_GetItemWithError(PyImport_GetModuleDict(), module)
+                     : nullptr;
+  PyErr_Clear();
+  return at != nullptr && PyModule_Check(at) &&
+         is_librarys_module(PyModule_GetDict(at));
+}
+
+void Reads::begin_wrapped(PyObject* function) {
+  is_wrapped_ = true;
+  if (function == nullptr) {
+    return;
+  }
+  PyObject* name = reinterpret_cast<PyFunctionObject*>(function)->func_module;
+  std::string root(name != nullptr ? view(name) : std::string_view());
+  root.resize(std::min(root.find('.'), root.size()));
+  PyObject* module = PyDict_GetItemString(PyImport_GetModuleDict(), root.c_str());
+  PyObject* dict =
+      module != nullptr && PyModule_Check(module) ? PyModule_GetDict(module) : nullptr;
+  PyObject* file = dict != nullptr ? PyDict_GetItemString(dict, "__file__") : nullptr;
+  bool is_namespace = file == nullptr;  // then what is beside the function
+  if (is_namespace) {
+    auto* code = reinterpret_cast<PyCodeObject*>(PyFunction_GET_CODE(function));
+    file = code->co_filename;
+  }
+  if (!is_installed(file)) {
+    return;
+  }
+  home_ = view(file);
+  if (is_namespace || PyDict_GetItemString(dict, "__path__") != nullptr) {
+    home_.resize(home_.find_last_of("/\\") + 1);
+  }
+}
+
+// False with a refusal set, or true if there can be none.
+bool Reads::refuse(const char* text) const {
+  if (is_lenient_ || is_wrapped_) {
+    return true;
+  }
+  return too_much(text);
+}
+
+// Each variable of `os.environ`, which is a library's and changes all the same. Not the
+// one that pytest sets for each test.
+void Reads::reach_environment() {
+  if (environment == nullptr || !known_modules_.insert(environment).second) {
+    return;
+  }
+  note(environment, nullptr, Read::As::Content);
+  Py_ssize_t position = 0;
+  PyObject* name = nullptr;
+  while (PyDict_Next(environment, &position, &name, nullptr) != 0) {
+    if (!is_special(name)) {
+      held_.borrow(name);
+      note(environment, name, Read::As::Content);
+    }
+  }
+}
+
 void Reads::note(PyObject* holder, PyObject* name, Read::As as) {
-  if (noted_.emplace(holder, name).second) {
-    held_.borrow(name);  // its holder may lose it
+  if (noted_.emplace(holder, name, as == Read::As::Identity).second) {
+    held_.borrow(holder);
+    held_.borrow(name);  // which the holder may lose
     reads_.push_back({holder, name, as, is_lenient_});
   }
+}
+
+// What stands under a name, for any use that code may make of it.
+bool Reads::note_and_reach(PyObject* dict, PyObject* name, Read::As as) {
+  note(dict, name, as);
+  PyObject* module = module_under(dict, name);
+  return module == nullptr || reach_module(module);
 }
 
 bool Reads::add(PyObject* function, bool by_value) {
@@ -441,7 +577,7 @@ bool Reads::add(PyObject* function, bool by_value) {
     return true;
   }
   if (functions_.size() > kMostFunctions) {
-    return refuse("a function that calls too much");
+    return too_much("a function that calls too much");
   }
   PyObject* code = PyFunction_GET_CODE(function);
   PyObject* globals = PyFunction_GET_GLOBALS(function);
@@ -475,7 +611,7 @@ bool Reads::reach_inside(PyObject* object) {
       continue;
     }
     if (seen.size() > kMostFunctions) {
-      return refuse("a function that holds too much");
+      return too_much("a function that holds too much");
     }
     if (!PyFunction_Check(at) || is_librarys(at)) {
       find_parts(at, objects);
@@ -489,31 +625,44 @@ bool Reads::reach_inside(PyObject* object) {
 void Reads::add_name(PyObject* name, bool is_librarys) {
   if (!is_librarys && known_names_.emplace(name, is_lenient_).second) {
     names_.emplace_back(name, is_lenient_);
-    if (view(name) == "getenv") {
-      add_name(names.environ, false);
-    }
     computes_names_ = computes_names_ || is_among(kComputeNames, view(name));
   }
 }
 
-// Names are interned, and held by the code that they are in.
-bool Reads::add_code(PyObject* code, PyObject* globals, bool is_librarys) {
-  auto* object = reinterpret_cast<PyCodeObject*>(code);
-  Owned bytes = Owned::steal(PyCode_GetCode(object));
+void Reads::add_global(PyObject* globals, PyObject* name, bool is_librarys) {
+  note(globals, name, is_librarys ? Read::As::Librarys : Read::As::Content);
+  if (PyDict_GetItemWithError(globals, name) != nullptr) {
+    return;
+  }
+  PyObject* builtins = PyEval_GetBuiltins();
+  PyObject* builtin = PyDict_GetItemWithError(builtins, name);
+  if (builtin != nullptr) {
+    note(builtins, name, Read::As::Librarys);
+    if (is_wrapped_ && read_anything.contains(builtin)) {
+      holders_.push_back({globals, Read::As::Identity, false, false, names_.size()});
+      computes_names_ = true;
+    }
+  }
+}
+
+// What the instructions of code name. Of a module of which they take an attribute at
+// once, as in `module.name`, nothing else is read; one that they use in any other way
+// may be asked for anything.
+bool Reads::add_instructions(PyCodeObject* code, PyObject* globals, bool is_librarys) {
+  Owned bytes = Owned::steal(PyCode_GetCode(code));
   if (!bytes) {
     return false;
   }
-  Py_ssize_t count = PyTuple_GET_SIZE(object->co_names);
-  for (Py_ssize_t i = 0; i < count; ++i) {
-    add_name(PyTuple_GET_ITEM(object->co_names, i), is_librarys);
-    if (view(PyTuple_GET_ITEM(object->co_names, i)) == "__globals__" && !is_lenient_) {
-      return refuse("a function that reads what can't be told");
-    }
-  }
-  PyObject* builtins = PyEval_GetBuiltins();
   const auto* units =
       reinterpret_cast<const unsigned char*>(PyBytes_AS_STRING(bytes.get()));
+  auto in = [](PyObject* tuple, Py_ssize_t place) {
+    return place < PyTuple_GET_SIZE(tuple) ? PyTuple_GET_ITEM(tuple, place) : nullptr;
+  };
   Py_ssize_t argument = 0;
+  PyObject* loaded = nullptr;   // the dict of a module that is on top of the stack
+  PyObject* constants[2] = {};  // loaded by the last two instructions, the last first
+  std::vector<PyObject*> imported;  // what the last import was about
+  bool is_used = true;              // it has been seen what becomes of that
   for (Py_ssize_t i = 0; i + 1 < PyBytes_GET_SIZE(bytes.get()); i += 2) {
     int opcode = units[i];
     argument = (argument << 8) | units[i + 1];
@@ -521,24 +670,69 @@ bool Reads::add_code(PyObject* code, PyObject* globals, bool is_librarys) {
       continue;
     }
     Py_ssize_t place = std::exchange(argument, 0);
-    bool is_global = opcode == opcodes.load_global || opcode == opcodes.load_name ||
-                     opcode == opcodes.load_from_dict_or_globals;
-    if (opcode == opcodes.load_global) {
-      place >>= 1;  // the lowest bit says whether it is for a call
-    }
-    if (place >= count) {
+    if (opcode == opcodes.cache) {
       continue;
     }
-    PyObject* name = PyTuple_GET_ITEM(object->co_names, place);
-    if (is_global) {
-      note(globals, name, is_librarys ? Read::As::Librarys : Read::As::Content);
-      if (PyDict_GetItemWithError(globals, name) == nullptr &&
-          PyDict_GetItemWithError(builtins, name) != nullptr) {
-        note(builtins, name, Read::As::Librarys);
-      }
-    } else if (opcode == opcodes.import_name && !add_import(name, globals)) {
+    // The lowest bit says whether it is for a call.
+    if (opcode == opcodes.load_global ||
+        (PY_VERSION_HEX >= 0x030C0000 && opcode == opcodes.load_attr)) {
+      place >>= 1;
+    }
+    PyObject* name = in(code->co_names, place);
+    PyObject* fromlist = constants[0];
+    PyObject* level = std::exchange(constants[1], constants[0]);
+    constants[0] = opcode == opcodes.load_const ? in(code->co_consts, place) : nullptr;
+    PyObject* module = std::exchange(loaded, nullptr);
+    bool is_attribute = opcode == opcodes.load_attr || opcode == opcodes.load_method;
+    if (module != nullptr && is_attribute) {
+      note(module, name, kind_of(module));
+      loaded = module_under(module, name);
+      continue;
+    }
+    if (module != nullptr && !reach_module(module)) {
       return false;
     }
+    bool takes_name = opcode == opcodes.import_from;
+    for (PyObject* one : imported) {
+      if (takes_name && !note_and_reach(one, name, kind_of(one))) {
+        return false;
+      }
+    }
+    // `import a.b` gives the first.
+    if (!std::exchange(is_used, true) && !takes_name && !imported.empty() &&
+        !reach_module(imported.front())) {
+      return false;
+    }
+    if (opcode == opcodes.load_global || opcode == opcodes.load_name ||
+        opcode == opcodes.load_from_dict_or_globals) {
+      add_global(globals, name, is_librarys);
+      loaded = is_librarys ? nullptr : module_under(globals, name);
+    } else if (opcode == opcodes.import_name) {
+      bool is_known = level != nullptr && PyLong_CheckExact(level);
+      imported.clear();
+      is_used = false;
+      if (!add_import(name, globals, is_known ? PyLong_AsLong(level) : -1,
+                      fromlist != Py_None, imported)) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
+// Names are interned, and held by the code that they are in.
+bool Reads::add_code(PyObject* code, PyObject* globals, bool is_librarys) {
+  auto* object = reinterpret_cast<PyCodeObject*>(code);
+  Py_ssize_t count = PyTuple_GET_SIZE(object->co_names);
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    add_name(PyTuple_GET_ITEM(object->co_names, i), is_librarys);
+    if (view(PyTuple_GET_ITEM(object->co_names, i)) == "__globals__" &&
+        !refuse("a function that reads what can't be told")) {
+      return false;
+    }
+  }
+  if (!add_instructions(object, globals, is_librarys)) {
+    return false;
   }
   std::vector<PyObject*> constants{object->co_consts};
   while (!constants.empty()) {
@@ -562,20 +756,32 @@ bool Reads::add_code(PyObject* code, PyObject* globals, bool is_librarys) {
   return PyErr_Occurred() == nullptr;
 }
 
-// What code imports when it runs: under its full name, and as a part of each package
-// that its module is in.
-bool Reads::add_import(PyObject* name, PyObject* globals) {
-  PyObject* modules = PyImport_GetModuleDict();
-  std::string_view imported = view(name);
-  std::vector<std::string> full{std::string(imported),
-                                std::string(imported.substr(0, imported.find('.')))};
-  PyObject* package = PyDict_GetItemString(globals, "__package__");
-  std::string_view at = package != nullptr ? view(package) : std::string_view();
-  while (!at.empty()) {
-    full.push_back(std::string(at) + (imported.empty() ? "" : "." + full[0]));
-    std::size_t dot = at.rfind('.');
-    at = dot == std::string_view::npos ? std::string_view() : at.substr(0, dot);
+// The modules that an import statement is about: that of which it takes names, or all
+// on the way to one that it names, the first one first. If it is not known how far up a
+// relative one begins, those of all packages that its module is in.
+bool Reads::add_import(PyObject* name, PyObject* globals, long level, bool takes_names,
+                       std::vector<PyObject*>& found) {
+  std::string imported(view(name));
+  std::vector<std::string> full;
+  if (level <= 0) {
+    for (std::size_t dot = takes_names ? std::string::npos : imported.find('.');
+         dot != std::string::npos; dot = imported.find('.', dot + 1)) {
+      full.push_back(imported.substr(0, dot));
+    }
+    full.push_back(imported);
   }
+  PyObject* package =
+      level == 0 ? nullptr : PyDict_GetItemString(globals, "__package__");
+  std::string at(package != nullptr ? view(package) : std::string_view());
+  for (long up = 1; !at.empty() && (level < 0 || up <= level); ++up) {
+    if (level < 0 || up == level) {
+      full.push_back(at);
+      full.back().append(imported.empty() ? "" : ".").append(imported);
+    }
+    std::size_t dot = at.rfind('.');
+    at.resize(dot == std::string::npos ? 0 : dot);
+  }
+  PyObject* modules = PyImport_GetModuleDict();
   for (const std::string& one : full) {
     PyObject* string =
         PyUnicode_FromStringAndSize(one.data(), static_cast<Py_ssize_t>(one.size()));
@@ -585,21 +791,33 @@ bool Reads::add_import(PyObject* name, PyObject* globals) {
     PyUnicode_InternInPlace(&string);
     Owned interned = Owned::steal(string);
     note(modules, string, Read::As::Content);
+    if (PyObject* module = module_under(modules, string); module != nullptr) {
+      found.push_back(module);
+    }
   }
   return true;
 }
 
 bool Reads::reach(PyObject* object) {
   if (reads_.size() > kMostReads) {
-    return refuse("a function that reads too much");
+    return too_much("a function that reads too much");
   }
-  if (read_anything.contains(object) && !is_lenient_) {
-    return refuse("a function that reads what can't be told");
+  if (read_anything.contains(object) &&
+      !refuse("a function that reads what can't be told")) {
+    return false;
+  }
+  if (read_environment.contains(object)) {
+    reach_environment();
+  }
+  if (object == os_environ) {
+    return true;
   }
   if (PyType_Check(object) && !reach_class(reinterpret_cast<PyTypeObject*>(object))) {
     return false;
   }
-  if (PyModule_Check(object) && !reach_module(PyModule_GetDict(object))) {
+  // One that is read by its name was reached there, or only has its attributes taken.
+  if (PyModule_Check(object) && PyModule_GetDict(object) != module_read_ &&
+      !reach_module(PyModule_GetDict(object))) {
     return false;
   }
   if (object == PyImport_GetModuleDict() && !reach_module(object)) {
@@ -613,23 +831,33 @@ bool Reads::reach(PyObject* object) {
     // And the rules of a derivative that JAX keeps beside it.
     Py_ssize_t position = 0;
     PyObject* part = nullptr;
-    while (PyDict_Next(python::instance_dict(object), &position, nullptr, &part) != 0) {
-      if (PyFunction_Check(part) && !reach_inside(part)) {
-        return false;
+    PyObject* name = nullptr;
+    PyObject* dict = python::instance_dict(object);
+    while (PyDict_Next(dict, &position, &name, &part) != 0) {
+      if (PyFunction_Check(part)) {
+        note(dict, name, Read::As::Identity);
+        if (!reach_inside(part)) {
+          return false;
+        }
       }
     }
   }
   return reach_class(Py_TYPE(object));
 }
 
+Read::As Reads::kind_of(PyObject* module) const {
+  return module == PyImport_GetModuleDict() || is_librarys_module(module)
+             ? Read::As::Librarys
+             : Read::As::Content;
+}
+
 bool Reads::reach_module(PyObject* dict) {
   if (known_modules_.insert(dict).second) {
     held_.borrow(dict);
-    bool is_librarys = dict == PyImport_GetModuleDict() || is_librarys_module(dict);
-    holders_.push_back(
-        {dict, is_librarys ? Read::As::Librarys : Read::As::Content, false, false, 0});
+    Read::As as = kind_of(dict);
+    holders_.push_back({dict, as, false, false, 0});
     // A package gets the modules in it as they are imported.
-    if (!is_librarys && PyDict_GetItemString(dict, "__path__") == nullptr) {
+    if (as == Read::As::Content && PyDict_GetItemString(dict, "__path__") == nullptr) {
       note(dict, nullptr, Read::As::Content);
     }
   }
@@ -659,12 +887,17 @@ bool Reads::reach_class(PyTypeObject* type) {
       continue;
     }
     bool is_method = PyFunction_Check(value) || is_descriptor(value);
+    bool done = true;
     if (is_special(key)) {
-      note(dict, key, is_method ? Read::As::Content : Read::As::Identity);
+      done =
+          note_and_reach(dict, key, is_method ? Read::As::Content : Read::As::Identity);
     } else if (is_of_library(type, key)) {
       bool outer = std::exchange(is_lenient_, true);
-      note(dict, key, Read::As::Content);
+      done = note_and_reach(dict, key, Read::As::Content);
       is_lenient_ = outer;
+    }
+    if (!done) {
+      return false;
     }
   }
   holders_.push_back({dict, Read::As::Content, true, false, 0});
@@ -672,7 +905,7 @@ bool Reads::reach_class(PyTypeObject* type) {
 }
 
 // Whether a class is derived from one of a library that has this name.
-bool Reads::is_of_library(PyTypeObject* type, PyObject* name) {
+bool Reads::is_of_library(PyTypeObject* type, PyObject* name) const {
   for (Py_ssize_t i = 1; i + 1 < PyTuple_GET_SIZE(type->tp_mro); ++i) {
     auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(type->tp_mro, i));
     if (base->tp_dict != nullptr &&
@@ -684,20 +917,25 @@ bool Reads::is_of_library(PyTypeObject* type, PyObject* name) {
   return false;
 }
 
-// Looks up in each module and class the names that have come since.
-void Reads::look_up_names() {
-  for (Holder& holder : holders_) {
-    for (; holder.names < names_.size(); ++holder.names) {
-      PyObject* name = names_[holder.names].first;
-      is_lenient_ = names_[holder.names].second;
-      if (PyDict_GetItemWithError(holder.dict, name) != nullptr) {
-        note(holder.dict, name, holder.as);
+// Looks up in each module and class the names that have come since. False with an
+// exception set on failure.
+bool Reads::look_up_names() {
+  for (std::size_t next = 0; next < holders_.size();) {
+    std::size_t i = next++;
+    const Holder holder = holders_[i];  // others may come
+    for (std::size_t j = holder.names; j < names_.size(); ++j) {
+      PyObject* name = names_[j].first;
+      is_lenient_ = names_[j].second;
+      if (PyDict_GetItemWithError(holder.dict, name) != nullptr &&
+          !note_and_reach(holder.dict, name, holder.as)) {
+        return false;
       }
     }
-    if (!computes_names_ || holder.as == Read::As::Librarys ||
-        std::exchange(holder.is_whole, true)) {
+    holders_[i].names = names_.size();
+    if (!computes_names_ || holder.as == Read::As::Librarys || holder.is_whole) {
       continue;
     }
+    holders_[i].is_whole = true;
     Py_ssize_t position = 0;
     PyObject* name = nullptr;
     is_lenient_ = true;
@@ -708,17 +946,19 @@ void Reads::look_up_names() {
       }
     }
   }
+  return true;
 }
 
 const Read* Reads::next() {
-  if (next_ == reads_.size()) {
-    look_up_names();
-  }
-  if (next_ == reads_.size()) {
+  if (next_ == reads_.size() && (!look_up_names() || next_ == reads_.size())) {
     return nullptr;
   }
-  is_lenient_ = reads_[next_].is_lenient;
-  return &reads_[next_++];
+  const Read& read = reads_[next_++];
+  is_lenient_ = read.is_lenient;
+  module_read_ = read.name != nullptr && PyDict_Check(read.holder)
+                     ? module_under(read.holder, read.name)
+                     : nullptr;
+  return &read;
 }
 
 }  // namespace autojit

@@ -5,21 +5,26 @@
 // that it holds are equal, and if what it reads is. That is
 //
 // - the names of its module that are in its code, and the builtins behind them;
-// - each name in the code that is an attribute of a module which the code can reach: it
-//   is not known which attribute is of what. If there are names that are computed, all
-//   that such a module has;
+// - what a module has under the name that follows it in the code. If code does anything
+//   else with the module, it is not known what it is asked for: then what it has under
+//   any name that is in the code, and if there are names that are computed, all that it
+//   has;
 // - what the classes have that the code can reach, under special names, under any name
 //   that is in the code, and what a library's class that one is derived from has too;
 // - the same of the functions that it calls, with what they hold.
 //
 // What the code can reach is what is found so, and what that holds. Installed libraries
 // are taken as fixed: their functions are not followed, nor their classes looked into.
+//
+// The same says whether a trace still holds for a function that is wrapped again.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <set>
+#include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -34,8 +39,11 @@ bool init_function_state();
 // goes by identity. Runs no Python.
 bool is_named_function(PyObject* object);
 
-// Whether a function is one of an installed library. Runs no Python.
-bool is_librarys(PyObject* function);
+// The function whose code runs when `fun` is called, as far as that can be told without
+// running Python. Borrowed from `fun`, or nullptr.
+PyObject* function_of(PyObject* fun);
+// The same of an instance of a class that is called.
+PyObject* call_of(PyTypeObject* type);
 
 // Whether an object is a class that was made inside a function.
 bool is_local_class(PyObject* object);
@@ -52,9 +60,6 @@ PyObject* part_of_builtin(PyObject* object, const char* name);
 
 // Whether an object is a class method, a static method or a property.
 bool is_descriptor(PyObject* object);
-
-// `os.environ`, borrowed: that of a library whose content does change.
-PyObject* environment_variables();
 
 // All that a function holds now, borrowed: what can be reached from its closure,
 // defaults and attributes, but for classes, modules and what cannot refer to anything.
@@ -74,9 +79,11 @@ struct Read {
   bool is_lenient;  // it may well not be read: what can't be known is no refusal
 };
 
-// What stands under a name in a dict; of a function, its code. Without a name: how many
-// a dict has, the bases of a class, or what a function or descriptor holds, as a tuple.
-// Nothing if there is nothing, or with an exception set on failure. Runs no Python.
+// What stands under a name in a dict, what is the same of all dispatchers if it is one
+// of a function: they are made anew, as for each test. Of a function, its code. Without
+// a name: how many a dict has, the bases of a class, or what a function or descriptor
+// holds, as a tuple. Nothing if there is nothing, or with an exception set on failure.
+// Runs no Python.
 Owned read(PyObject* holder, PyObject* name);
 
 // What functions read, one after the other. Runs no Python. Where one of these is
@@ -84,6 +91,10 @@ Owned read(PyObject* holder, PyObject* name);
 // `globals`), or is too much.
 class Reads {
  public:
+  // What a wrapped function reads, and not one that may be made anew: what can't be
+  // known is no refusal, and the package that it is of is followed, wherever it is
+  // installed. nullptr: of no package. Before all else.
+  void begin_wrapped(PyObject* function);
   // A function whose code may run. `by_value`: what it holds is looked at anyway.
   bool add(PyObject* function, bool by_value);
   // An object that code may get hold of.
@@ -91,6 +102,8 @@ class Reads {
   // What stands under a name, if it is no object to be taken apart: a descriptor, or a
   // library's function, in which there may be others.
   bool reach_inside(PyObject* object);
+  // Whether a function is one of an installed library, and fixed.
+  bool is_librarys(PyObject* function) const;
   // The next read, with borrowed objects, or nullptr.
   const Read* next();
   // Whether one of the references to a function is held here.
@@ -106,19 +119,30 @@ class Reads {
     std::size_t names;  // how many of `names_` have been looked up
   };
 
+  bool is_librarys_file(PyObject* file) const;
+  bool is_librarys_module(PyObject* dict) const;
+  bool is_librarys_class(PyTypeObject* type) const;
+  bool refuse(const char* text) const;
+  void reach_environment();
   bool add_code(PyObject* code, PyObject* globals, bool is_librarys);
   void add_name(PyObject* name, bool is_librarys);
-  bool add_import(PyObject* name, PyObject* globals);
+  bool add_instructions(PyCodeObject* code, PyObject* globals, bool is_librarys);
+  void add_global(PyObject* globals, PyObject* name, bool is_librarys);
+  bool add_import(PyObject* name, PyObject* globals, long level, bool takes_names,
+                  std::vector<PyObject*>& found);
+  Read::As kind_of(PyObject* module) const;
   bool reach_module(PyObject* dict);
   bool reach_class(PyTypeObject* type);
-  static bool is_of_library(PyTypeObject* type, PyObject* name);
+  bool is_of_library(PyTypeObject* type, PyObject* name) const;
   void note(PyObject* holder, PyObject* name, Read::As as);
-  void look_up_names();
+  bool note_and_reach(PyObject* dict, PyObject* name, Read::As as);
+  bool look_up_names();
 
   OwnedVector held_;  // functions, their code, and holders
   std::vector<Read> reads_;
   std::size_t next_ = 0;
-  std::set<std::pair<PyObject*, PyObject*>> noted_;  // holder and name
+  // Holder, name, and whether by identity.
+  std::set<std::tuple<PyObject*, PyObject*, bool>> noted_;
   std::set<PyObject*> functions_;
   std::set<PyObject*> classes_;
   std::set<PyObject*> known_modules_;
@@ -128,7 +152,11 @@ class Reads {
   std::vector<std::pair<PyObject*, bool>> names_;  // whether it is lenient
   std::set<std::pair<PyObject*, bool>> known_names_;
   bool computes_names_ = false;
-  bool is_lenient_ = false;  // of the read that is being looked at
+  bool is_wrapped_ = false;
+  std::string home_;  // where the package of a wrapped function is installed
+  // Of the read that is being looked at.
+  bool is_lenient_ = false;
+  PyObject* module_read_ = nullptr;  // the dict of a module that stands there
 };
 
 }  // namespace autojit

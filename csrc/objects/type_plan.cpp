@@ -19,6 +19,7 @@ PyTypeObject* hot_leaf_type = nullptr;
 PyTypeObject* partial_type = nullptr;
 PyTypeObject* default_dict_type = nullptr;
 bool (*is_function_dispatcher)(PyObject*) = nullptr;
+PyObject* (*parts_of_dispatcher)(PyObject*) = nullptr;
 std::uint64_t copyreg_version = UINT64_MAX;
 
 namespace {

@@ -133,6 +133,9 @@ inline bool has_attributes(PyObject* dict) {
 // bound method or another object with state is taken apart. The dispatcher's room sets
 // it.
 extern bool (*is_function_dispatcher)(PyObject*);
+// What stands for such a dispatcher, whichever it is: its function and its options, a
+// new tuple. nullptr with an exception set on failure.
+extern PyObject* (*parts_of_dispatcher)(PyObject*);
 
 // Whether a class has an attribute as `object` has it.
 bool is_objects_own(PyTypeObject* type, PyObject* name);

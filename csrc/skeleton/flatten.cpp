@@ -26,6 +26,10 @@ namespace {
 // The most that is looked at of what functions hold.
 constexpr std::size_t kMostNodes = 1U << 22U;
 constexpr std::size_t kMostBytes = 1U << 26U;
+// The same of what a wrapped function depends on, at which all are looked at. Larger
+// arrays go by identity.
+constexpr std::size_t kMostNodesOfWrapped = 1U << 17U;
+constexpr std::size_t kLargestArrayOfWrapped = 1U << 16U;
 
 // How many nodes are written for tuples and the like that were met before. They are
 // values, so that it makes no difference whether equal ones are one object; but nested
@@ -51,6 +55,13 @@ bool hands_through(Skeleton* skeleton, PyObject* object) {
   PyObject* closures = skeleton->closures;
   return closures != nullptr && closures != Py_None &&
          hands_through(as_skeleton(closures), object);
+}
+
+// Whether a builtin class does not say how to reduce its instances, so that only
+// cloudpickle could.
+bool is_opaque_to_pickle(PyTypeObject* type) {
+  return (type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 &&
+         is_objects_own(type, names.reduce_ex) && is_objects_own(type, names.reduce);
 }
 
 // Whether others than the call and ourselves have a reference to an object, of which so
@@ -107,6 +118,12 @@ class Flattener {
     mode_ = Mode::Closures;
     return walk([&] { return closure_parts(call); });
   }
+  bool dependencies(PyObject* settings, const std::vector<PyObject*>& functions,
+                    const std::vector<PyObject*>& arguments) {
+    mode_ = Mode::Closures;
+    is_wrapped_ = true;
+    return walk([&] { return dependency_parts(settings, functions, arguments); });
+  }
   bool content(PyObject* object, bool& has_leaves) {
     mode_ = Mode::Content;
     bool done = walk([&] { return node(object); });
@@ -138,6 +155,9 @@ class Flattener {
   bool call_parts(const CallView& call);
   bool sorted_keywords(const CallView& call, Owned& kwnames);
   bool closure_parts(const Program& call);
+  bool dependency_parts(PyObject* settings, const std::vector<PyObject*>& functions,
+                        const std::vector<PyObject*>& arguments);
+  bool reads();
   bool read_value(PyObject* value, Read::As as);
   bool node(PyObject* object);
   bool is_leaf(PyObject* object, const TypePlan*& plan, bool& leaf);
@@ -146,6 +166,8 @@ class Flattener {
   // The kinds.
   bool leaf(PyObject* object);
   bool function(PyObject* object);
+  bool is_key(PyObject* function) const;
+  bool reduces_by_users_code(PyTypeObject* type) const;
   bool closure(PyObject* object);
   bool cell(PyObject* object);
   template <typename Write>
@@ -244,6 +266,7 @@ class Flattener {
   // Among closures: what the functions read, whether nobody but the call holds the
   // function that is looked into, and how many bytes arrays have.
   Reads reads_;
+  bool is_wrapped_ = false;  // of a wrapped function: it is not kept
   bool lone_function_ = false;
   std::size_t bytes_ = 0;
   python::Signals signals_;
@@ -394,6 +417,31 @@ bool Flattener::closure_parts(const Program& call) {
       return false;
     }
   }
+  return reads();
+}
+
+bool Flattener::dependency_parts(PyObject* settings,
+                                 const std::vector<PyObject*>& functions,
+                                 const std::vector<PyObject*>& arguments) {
+  reads_.begin_wrapped(functions.empty() ? nullptr : functions.front());
+  if (arguments.size() > kMaxExtra) {
+    PyErr_SetString(PyExc_OverflowError, "too many classes in one call tree");
+    return false;
+  }
+  emit(Kind::Call, functions.size(), nullptr,
+       static_cast<std::uint32_t>(arguments.size()));
+  return node(settings) &&
+         std::all_of(functions.begin(), functions.end(),
+                     [this](PyObject* function) { return closure(function); }) &&
+         std::all_of(arguments.begin(), arguments.end(),
+                     [this](PyObject* argument) {
+                       return reads_.reach(argument) && value(Kind::Identity, argument);
+                     }) &&
+         reads();
+}
+
+// What the functions read.
+bool Flattener::reads() {
   references_to_root_ = 0;  // others can read it by its name
   while (const Read* next = reads_.next()) {
     const Read at = *next;
@@ -423,12 +471,28 @@ bool Flattener::read_value(PyObject* value, Read::As as) {
   if (PyFunction_Check(value) && met_.find(value) != nullptr) {
     return closure(value);
   }
-  if ((PyFunction_Check(value) && is_librarys(value)) || is_descriptor(value)) {
+  if (is_wrapped_ && as == Read::As::Identity &&
+      (!is_value(plan->kind) || plan->kind == Kind::Function)) {
+    if (Py_REFCNT(value) > 1) {
+      return this->value(Kind::Identity, value);
+    }
+    // It was made to be looked at, and its parts count.
+    Py_ssize_t size = PyTuple_GET_SIZE(value);
+    emit(Kind::Tuple, static_cast<std::size_t>(size), nullptr);
+    for (Py_ssize_t i = 0; i < size; ++i) {
+      PyObject* part = PyTuple_GET_ITEM(value, i);
+      if (!(PyFunction_Check(part) ? this->value(Kind::Identity, part) : node(part))) {
+        return false;
+      }
+    }
+    return true;
+  }
+  if ((PyFunction_Check(value) && reads_.is_librarys(value)) || is_descriptor(value)) {
     return reads_.reach(value) && reads_.reach_inside(value) &&
            this->value(Kind::Identity, value);
   }
-  bool is_instance = (plan->kind == Kind::Instance || plan->kind == Kind::Reduce) &&
-                     value != environment_variables();
+  bool is_instance = plan->kind == Kind::Instance || plan->kind == Kind::Reduce ||
+                     plan->kind == Kind::Method;
   bool by_identity = (as == Read::As::Identity && !is_value(plan->kind)) ||
                      (as == Read::As::Librarys && is_instance && !plan->is_leaf) ||
                      value == PyImport_GetModuleDict();
@@ -581,6 +645,9 @@ bool Flattener::inner(PyObject* object, const TypePlan& plan) {
                                                       PyByteArray_GET_SIZE(object)));
       });
     case Kind::NumpyArray:
+      if (is_wrapped_ && numpy::size_in_bytes(object) > kLargestArrayOfWrapped) {
+        return value(Kind::Identity, object);
+      }
       return numpy::is_plain(object)
                  ? object_once(object,
                                [&] { return copied(kind, numpy::copy_of(object)); })
@@ -682,10 +749,11 @@ void Flattener::fold(std::size_t index, std::size_t mutable_before, PyObject* ob
 bool Flattener::is_too_much(PyObject* object) {
   if (Py_IS_TYPE(object, &PyByteArray_Type)) {
     bytes_ += static_cast<std::size_t>(PyByteArray_GET_SIZE(object));
-  } else {
+  } else if (!is_wrapped_) {
     bytes_ += numpy::size_in_bytes(object);
   }
-  if (nodes().size() <= kMostNodes && bytes_ <= kMostBytes) {
+  std::size_t most = is_wrapped_ ? kMostNodesOfWrapped : kMostNodes;
+  if (nodes().size() <= most && bytes_ <= kMostBytes) {
     return false;
   }
   PyErr_SetString(PyExc_OverflowError, "a function that holds too much");
@@ -753,8 +821,30 @@ bool Flattener::leaf(PyObject* object) {
   return true;
 }
 
+// Whether a class says in Python how to reduce it, and is no library's.
+bool Flattener::reduces_by_users_code(PyTypeObject* type) const {
+  for (PyObject* name : {names.reduce_ex, names.reduce, names.getstate,
+                         names.getnewargs, names.getnewargs_ex}) {
+    PyObject* found = python::type_lookup(type, name);
+    if (found != nullptr && PyFunction_Check(found) && !reads_.is_librarys(found)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Whether a function is a key of the dict that is being written: in a registry, it is
+// there to be found, and not to be called. Runs no Python.
+bool Flattener::is_key(PyObject* function) const {
+  return !ancestors_.empty() && PyDict_CheckExact(ancestors_.back()) &&
+         PyDict_GetItemWithError(ancestors_.back(), function) != nullptr;
+}
+
 // A function is handed through whole: the trace has the caller's own.
 bool Flattener::function(PyObject* object) {
+  if (is_wrapped_ && is_key(object)) {
+    return value(Kind::Identity, object);
+  }
   if (is_named_function(object)) {
     return (mode_ != Mode::Closures || reads_.add(object, false)) &&
            value(Kind::Identity, object);
@@ -818,7 +908,7 @@ bool Flattener::closure(PyObject* object) {
   }
   std::size_t end = held_.size();
   PyObject* code = held_[begin];
-  emit(Kind::Closure, end - begin, Py_NewRef(object));
+  emit(Kind::Closure, end - begin, is_wrapped_ ? nullptr : Py_NewRef(object));
   std::size_t extent = emit_extent();
   const python::Level level;
   if (!level.entered()) {
@@ -915,8 +1005,21 @@ bool Flattener::user_object(PyObject* object, const TypePlan& plan) {
       return value(Kind::Identity, singleton);
     }
   }
-  bool unfaithful = is_unfaithful(plan, object);
-  if (mode_ != Mode::Content && (unfaithful || owns_resource(plan, object))) {
+  // It makes no difference, and would keep what its frames hold.
+  auto* type = reinterpret_cast<PyObject*>(plan.type);
+  if (mode_ != Mode::Leaves && type == config.traceback_type) {
+    ++mutables_;  // a tuple that it is in is not kept either
+    return value(Kind::Identity, type);
+  }
+  // What a wrapped function depends on is looked at again and again, without running
+  // what a user wrote, and is never rebuilt.
+  if (is_wrapped_ && plan.shows_state) {
+    bool seen = false;
+    return shared(object, seen) && (seen || instance(object, plan));
+  }
+  bool unfaithful = !is_wrapped_ && is_unfaithful(plan, object);
+  if (!is_wrapped_ && mode_ != Mode::Content &&
+      (unfaithful || owns_resource(plan, object))) {
     return owner(object, unfaithful);
   }
   return apart(object, plan);
@@ -1076,13 +1179,12 @@ bool Flattener::owner(PyObject* object, bool unfaithful) {
 }
 
 bool Flattener::reduce(PyObject* object) {
-  // It makes no difference, and would keep what its frames hold.
-  auto* type = reinterpret_cast<PyObject*>(Py_TYPE(object));
-  if (mode_ != Mode::Leaves && type == config.traceback_type) {
-    ++mutables_;  // a tuple that it is in is not kept either
-    return value(Kind::Identity, type);
-  }
+  const TypePlan* plan = find_plan(Py_TYPE(object));
   if (is_function_dispatcher(object)) {
+    return value(Kind::Identity, object);
+  }
+  if (is_wrapped_ && plan != nullptr &&
+      (reduces_by_users_code(plan->type) || is_opaque_to_pickle(plan->type))) {
     return value(Kind::Identity, object);
   }
   if (forwarded_whole(object, true)) {
@@ -1093,7 +1195,6 @@ bool Flattener::reduce(PyObject* object) {
     bool seen = false;
     return shared(object, seen) && (seen || reduced(object, std::move(reduction)));
   };
-  const TypePlan* plan = find_plan(Py_TYPE(object));
   bool bare = plan != nullptr && plan->shows_state && is_stateless(*plan, object);
   bool compared = plan != nullptr && plan->may_omit && mode_ == Mode::Content &&
                   met_.find(object) == nullptr;
@@ -1262,6 +1363,13 @@ bool flatten_result(PyObject* object, Skeleton* call, PyObject* inputs,
 bool flatten_content(PyObject* object, Program& program, bool& has_leaves) {
   OwnedVector no_leaves;
   return Flattener(nullptr, "obj", program, no_leaves).content(object, has_leaves);
+}
+
+bool flatten_dependencies(PyObject* settings, const std::vector<PyObject*>& functions,
+                          const std::vector<PyObject*>& arguments, Program& program) {
+  OwnedVector no_leaves;
+  return Flattener(nullptr, "function", program, no_leaves)
+      .dependencies(settings, functions, arguments);
 }
 
 bool flatten_closures(const Program& call, Program& program) {

@@ -4,6 +4,8 @@
 // to `leaves`. All run Python (reductions).
 #pragma once
 
+#include <vector>
+
 #include "python/owned.h"
 #include "skeleton/call_view.h"
 #include "skeleton/program.h"
@@ -33,5 +35,11 @@ bool flatten_content(PyObject* object, Program& program, bool& has_leaves);
 // What the functions of a call hold and read, there to be compared. What can't be told
 // or is too much is an exception, most often a refusal.
 bool flatten_closures(const Program& call, Program& program);
+
+// What a wrapped function depends on, beside its call: what `functions` hold and read,
+// there to be compared. `settings` are those of JAX, `arguments` what the call has that
+// functions may ask for attributes. The functions are not kept.
+bool flatten_dependencies(PyObject* settings, const std::vector<PyObject*>& functions,
+                          const std::vector<PyObject*>& arguments, Program& program);
 
 }  // namespace autojit

@@ -86,6 +86,10 @@ class Matcher {
 
   bool call(const CallView& call);
   bool closures(const Program& call, const OwnedVector& handed_through, bool strictly);
+  bool dependencies(PyObject* settings, const std::vector<PyObject*>& functions,
+                    const std::vector<PyObject*>& arguments);
+  bool has_same_settings() const { return has_same_settings_; }
+  std::size_t reads_done() const { return reads_done_; }
   bool has_later() const { return !later_.empty(); }
   // What was put off; runs Python.
   Match finish(NodeObjects& opaque);
@@ -110,6 +114,7 @@ class Matcher {
   bool set(PyObject* object, const Node& head);
   bool named(PyObject* object, Kind kind);
   bool instance(PyObject* object, const Node& head);
+  bool reads();
   bool closure(PyObject* object, const Node& head);
   bool closure_parts(PyObject* object, const Node& head);
   bool skip_changed(PyObject* function, const Node* begin, const Node* end);
@@ -155,6 +160,8 @@ class Matcher {
   // Among closures: what the call hands through, and whether a function that is in both
   // must not have changed.
   const OwnedVector* handed_through_ = nullptr;
+  bool has_same_settings_ = false;
+  std::size_t reads_done_ = SIZE_MAX;  // once they have begun, how many were the same
   bool strictly_ = false;
 };
 
@@ -729,23 +736,38 @@ bool Matcher::closures(const Program& call, const OwnedVector& handed_through,
                        bool strictly) {
   handed_through_ = &handed_through;
   strictly_ = strictly;
-  if (handed_through.size() != program_.handed_through.size() ||
-      !items(call.functions.data(),
-             static_cast<std::uint32_t>(call.functions.size()))) {
-    return false;
-  }
-  strictly_ = true;  // what is read by name
-  for (std::size_t i = 0; i < program_.holders.size(); ++i) {
+  return handed_through.size() == program_.handed_through.size() &&
+         items(call.functions.data(),
+               static_cast<std::uint32_t>(call.functions.size())) &&
+         reads();
+}
+
+bool Matcher::dependencies(PyObject* settings, const std::vector<PyObject*>& functions,
+                           const std::vector<PyObject*>& arguments) {
+  strictly_ = true;
+  const Node& head = *pc_++;
+  has_same_settings_ = part(settings);
+  return has_same_settings_ && head.size == functions.size() &&
+         head.extra == arguments.size() && items(functions.data(), head.size) &&
+         items(arguments.data(), head.extra) && reads();
+}
+
+// What the functions read.
+bool Matcher::reads() {
+  strictly_ = true;
+  std::size_t& i = reads_done_;
+  for (i = 0; i < program_.holders.size(); ++i) {
     Owned value = read(program_.holders[i], program_.names_read[i]);
     if (PyErr_Occurred() != nullptr) {
       PyErr_Clear();
       return false;
     }
-    if (!part_or_unset(value.get())) {  // its holder keeps it alive
-      return false;
-    }
-    if (program_.names_read[i] == nullptr) {  // or not, if it was made to be looked at
+    PyObject* object = value.get();
+    if (object != nullptr && Py_REFCNT(object) == 1) {  // it was made to be looked at
       held_.steal(value.release());
+    }
+    if (!part_or_unset(object)) {
+      return false;
     }
   }
   return true;
@@ -821,14 +843,17 @@ Match match_call(const Program& program, CallView& call, PyObject** leaves,
   return match == Match::Yes && !matcher.are_distinct() ? Match::No : match;
 }
 
-Match match_closures(const Program& closures, const Program& call,
-                     const OwnedVector& handed_through, bool strictly) {
-  if (plans_are_stale() || !has_room(closures)) {
+namespace {
+
+// Whether `walk` goes to the end of a program without leaves.
+template <typename Walk>
+Match match_functions(const Program& program, Walk walk) {
+  if (plans_are_stale() || !has_room(program)) {
     return Match::No;
   }
   python::NoCollection no_collection(true);
-  Matcher matcher(closures, nullptr);
-  bool walked = matcher.closures(call, handed_through, strictly);
+  Matcher matcher(program, nullptr);
+  bool walked = walk(matcher);
   no_collection.end();
   if (!walked) {
     return Match::No;
@@ -836,6 +861,36 @@ Match match_closures(const Program& closures, const Program& call,
   NodeObjects opaque;
   Match match = matcher.has_later() ? matcher.finish(opaque) : Match::Yes;
   return match == Match::Yes && !matcher.are_distinct() ? Match::No : match;
+}
+
+}  // namespace
+
+Match match_closures(const Program& closures, const Program& call,
+                     const OwnedVector& handed_through, bool strictly) {
+  return match_functions(closures, [&](Matcher& matcher) {
+    return matcher.closures(call, handed_through, strictly);
+  });
+}
+
+Match match_dependencies(const Program& dependencies, PyObject* settings,
+                         const std::vector<PyObject*>& functions,
+                         const std::vector<PyObject*>& arguments) {
+  return match_functions(dependencies, [&](Matcher& matcher) {
+    return matcher.dependencies(settings, functions, arguments);
+  });
+}
+
+const char* first_changed(const Program& dependencies, PyObject* settings,
+                          const std::vector<PyObject*>& functions,
+                          const std::vector<PyObject*>& arguments, std::size_t& read) {
+  const char* what = nullptr;
+  (void)match_functions(dependencies, [&](Matcher& matcher) {
+    (void)matcher.dependencies(settings, functions, arguments);
+    read = std::min(matcher.reads_done(), dependencies.holders.size());
+    what = matcher.has_same_settings() ? "what the function holds" : "a setting of JAX";
+    return false;  // what is put off need not be looked at
+  });
+  return what;
 }
 
 }  // namespace autojit

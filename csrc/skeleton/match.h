@@ -1,6 +1,9 @@
 // skeleton x objects -> leaves, or no
 #pragma once
 
+#include <cstddef>
+#include <vector>
+
 #include "python/owned.h"
 #include "skeleton/call_view.h"
 #include "skeleton/program.h"
@@ -24,5 +27,16 @@ Match match_call(const Program& program, CallView& call, PyObject** leaves,
 // call hands through whole. May run Python: the caller must hold both owners.
 Match match_closures(const Program& closures, const Program& call,
                      const OwnedVector& handed_through, bool strictly);
+
+// Whether a call depends on what `dependencies` says, see `flatten_dependencies`. A No
+// may be wrong. May run Python: the caller must hold all.
+Match match_dependencies(const Program& dependencies, PyObject* settings,
+                         const std::vector<PyObject*>& functions,
+                         const std::vector<PyObject*>& arguments);
+// What is not as it was: the number of the first such read, or else how many there are
+// and what a reader would call it.
+const char* first_changed(const Program& dependencies, PyObject* settings,
+                          const std::vector<PyObject*>& functions,
+                          const std::vector<PyObject*>& arguments, std::size_t& read);
 
 }  // namespace autojit

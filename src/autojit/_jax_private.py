@@ -14,6 +14,15 @@ caches, and does not say where they are.
 `is_leaf` tells whether JAX takes an object for a value of its own. The public
 ``jax.typeof`` alone can't: it also answers for numbers and numpy arrays, which are
 static here, and it calls ``__jax_array__`` of objects that only offer to become one.
+
+`settings` tells with which settings of JAX a function would be traced. ``jax.jit``
+traces again when some of them change, and keeps silent about which; of the others it
+takes no note.
+
+`use_store` gives JAX's persistent compilation cache another place to keep programs. The
+public settings can only name a folder; see `autojit._compilation_cache` for what is
+wrong with the files that JAX writes there. A bound on its size, which makes JAX lock
+the folder for each program, needs another package, and leaves damaged files in place.
 """
 
 from __future__ import annotations
@@ -72,3 +81,44 @@ def enclosing_traces() -> tuple[Any, ...]:
         found.append(trace)
         trace = getattr(trace, "parent_trace", None)
     return tuple(found)
+
+
+_CONFIG: Any = jax.config
+# A change of these makes every ``jax.jit`` trace again.
+_KNOWN_TO_JIT = {
+    "jax_debug_key_reuse",
+    "jax_default_device",
+    "jax_default_matmul_precision",
+    "jax_enable_x64",
+    "jax_explicit_x64_dtypes",
+    "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion",
+    "jax_random_seed_offset",
+    "jax_softmax_custom_jvp",
+    "jax_threefry_partitionable",
+}
+
+
+def settings() -> tuple[Any, ...]:
+    """Return the settings of which ``jax.jit`` takes no note, in one order."""
+    values = getattr(_CONFIG, "values", None)
+    if not isinstance(values, dict):  # not in this JAX
+        return ()
+    return tuple(value for name, value in values.items() if name not in _KNOWN_TO_JIT)
+
+
+def use_store(store: Any) -> None:
+    """Have JAX keep compiled programs in `store`; None: as its configuration says."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    # What JAX has decided at the first compilation holds until this.
+    compilation_cache.reset_cache()
+    if store is None:
+        return
+    try:
+        from jax._src import compilation_cache as private
+    except ImportError:
+        return
+    # A later JAX without these keeps them as its configuration says.
+    if hasattr(private, "_cache") and hasattr(private, "_cache_initialized"):
+        vars(private).update(_cache=store, _cache_initialized=True)

@@ -21,7 +21,7 @@ import numpy as np
 from autojit import _core
 from autojit._core import Dispatcher, Skeleton
 from autojit._exceptions import Traceback
-from autojit._jax_private import is_leaf
+from autojit._jax_private import is_leaf, settings
 from autojit._options import UNSET, JitOptions, checked, signature
 from autojit._reduce import ORDINARY_STATE, arrays_differ, reduce, set_state
 from autojit._results import LAZY_TYPES
@@ -105,6 +105,11 @@ def jit(
         Whether an array that the function returns untouched is handed straight back:
         the very object that came in, without a copy or an output of the compiled
         function. Donated arrays never are.
+    share : bool or hashable, default: True
+        With whom this dispatcher shares what it compiles: with all others of the
+        function that have equal options. What one has traced, another takes if all that
+        the function reads is as it was. Anything hashable but True and False names a
+        group, and shares within that; False shares with none.
     maxsize : int or None, default: 4096
         How many specializations to keep, one for each different static part of a call.
         The least recently used go. None means all. `set_limits` bounds what all
@@ -322,6 +327,7 @@ _core.configure(
     set_state=set_state,
     arrays_differ=arrays_differ,
     specialize=specialize,
+    settings=settings,
     say_where=say_where,
     replay=replay,
     mark_seen=mark_seen,

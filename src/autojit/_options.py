@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Annotated, Any, TypedDict, cast
 
 from autojit._donate import donated_arguments
@@ -28,6 +28,7 @@ class JitOptions(TypedDict, total=False):
     donate_argnums: Annotated[int | Sequence[int] | None, _Default(None)]
     donate_argnames: Annotated[str | Iterable[str] | None, _Default(None)]
     forward: Annotated[bool, _Default(True)]
+    share: Annotated[Hashable, _Default(True)]
     maxsize: Annotated[int | None, _Default(4096)]
     maxbytes: Annotated[int | None, _Default(2**28)]
 
@@ -97,8 +98,10 @@ def checked(given: JitOptions) -> Checked:
     for name, value in given.items():
         if name not in DEFAULTS:
             raise TypeError(f"jit() got an unexpected keyword argument {name!r}")
-        if isinstance(DEFAULTS[name], bool) and not isinstance(value, bool):
+        if _HINTS[name].__origin__ is bool and not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, got {value!r}")
+        if name == "share" and not isinstance(value, Hashable):
+            raise TypeError(f"share must be a bool or hashable, got {value!r}")
     options = DEFAULTS | cast(dict[str, Any], given)
     bounds = [as_bound(name, options.pop(name)) for name in ("maxsize", "maxbytes")]
     compiler_options = options["compiler_options"]

@@ -16,6 +16,7 @@ from autojit import _core
 from autojit._jax_private import hide_frames
 from autojit._options import FOR_JAX
 from autojit._results import check_handed_through, take_back_tracers
+from autojit._statistics import counted
 from autojit._warnings import recorded
 
 hide_frames(__file__)
@@ -209,18 +210,22 @@ def specialize(
         # dispatcher calls the function itself, on the caller's own objects.
         if _CONFIG.jax_disable_jit:
             return EAGER
-        skeleton = specialization.begin()
+        own_fun = None if weak_fun is None else weak_fun()
+        skeleton = specialization.begin(own_fun)
         traced_fun, args, kwargs = skeleton.unflatten(leaves)
-        if weak_fun is not None:
-            traced_fun = weak_fun()
+        if own_fun is not None:
+            traced_fun = own_fun
         inputs: tuple[Any, ...] = ()
         if options["forward"]:
             inputs = tuple(None if i in donated else x for i, x in enumerate(leaves))
-        with recorded(specialization.warnings, leaves):
+        with (
+            counted(specialization, about.full_name),
+            recorded(specialization.warnings, leaves),
+        ):
             try:
                 result = traced_fun(*args, **kwargs)
                 # What they hold is now held by the result alone.
-                traced_fun = args = kwargs = None
+                traced_fun = own_fun = args = kwargs = None
                 if issubclass(type(result), Iterator):  # an object may lie
                     result = iter(list(result))
                 returned = _core.flatten_result(result, skeleton, inputs)
@@ -250,6 +255,9 @@ def specialize(
         source, code = runs[1], runs[0].__code__
         # Not the function itself, which would be kept alive.
         about.__wrapped__ = types.SimpleNamespace(__code__=code, __name__=source)
+    named = function if runs is None else runs[0]
+    module = getattr(named, "__module__", None)
+    about.full_name = f"{module}.{getattr(named, '__qualname__', source)}"
     about.source = f"{source} at {code.co_filename}:{code.co_firstlineno}"
     about.__signature__ = _SIGNATURE
     return jax.jit(

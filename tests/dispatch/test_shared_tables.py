@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from kinds import Opaque, Plain, with_attributes
+from notes import Notes
 from numpy.testing import assert_array_equal
 
 import autojit
@@ -21,7 +22,7 @@ import autojit
 
 def make_function():
     """Return a function, and the list of its traces."""
-    traces = []
+    traces = Notes()
 
     def fun(x, n=1):
         traces.append(n)
@@ -136,7 +137,7 @@ def test_functions_that_are_only_equal_share_nothing(x):
     def make():
         return lambda x: traces.append(1) or x + 1
 
-    traces = []
+    traces = Notes()
     one, two = make(), make()
     for fun in (one, two, one, two):
         autojit.jit(fun)(x)
@@ -200,7 +201,7 @@ def test_wrapping_inside_of_a_function(x):
     def use(x):
         return autojit.jit(helper)(x, 2) + autojit.jit(helper)(x, 3)
 
-    traces = []
+    traces = Notes()
     for call in (use, use, jax.jit(use), autojit.jit(use)):
         assert_array_equal(call(x), x * 5)
         assert traces == [2, 3]
@@ -211,7 +212,7 @@ def test_wrapping_inside_of_the_own_trace(x):
         traces.append(n)
         return x if n == 0 else autojit.jit(fun)(x + 1, n - 1)
 
-    traces = []
+    traces = Notes()
     for _ in range(2):
         assert_array_equal(autojit.jit(fun)(x, 3), x + 3)
     assert traces == [3, 2, 1, 0]
@@ -220,50 +221,48 @@ def test_wrapping_inside_of_the_own_trace(x):
 # Callables other than functions.
 
 
+CALLED = Notes()  # the classes whose methods were traced
+
+
 class Model:
     def __init__(self, w, n=1):
         self.w = w
         self.n = n
 
     def method(self, x):
-        Model.traces += 1
+        CALLED.append(Model)
         return self.w * x + self.n
 
     def __call__(self, x):
-        Model.traces += 1
+        CALLED.append(Model)
         return self.w * x - self.n
 
     @classmethod
     def of_class(cls, x):
-        cls.traces += 1
+        CALLED.append(cls)
         return x * cls.factor
 
     @staticmethod
     def static(x):
-        Model.traces += 1
+        CALLED.append(Model)
         return x * 5
 
-    traces = 0
     factor = 2
 
 
 class SubModel(Model):
-    traces = 0
     factor = 3
 
 
 @pytest.fixture
 def traces():
     """Count the traces of `Model` in a test."""
-    Model.traces = 0
+    CALLED.clear()
     for name in ("method", "static"):
         autojit.jit(getattr(Model, name)).clear_cache()
     autojit.jit(Model.of_class).clear_cache()
 
-    def count():
-        return Model.traces
-
-    return count
+    return lambda: len(CALLED)
 
 
 def test_methods_of_two_instances_share(x, traces):
@@ -306,9 +305,8 @@ def test_a_method_of_a_subclass_is_not_that_of_its_base(x, traces):
         for cls in (Model, SubModel):
             assert_array_equal(autojit.jit(cls(x).method)(x), x * x + 1)
             assert_array_equal(autojit.jit(cls.of_class)(x), x * cls.factor)
-    assert traces() == 2 + 1
-    assert SubModel.traces == 1
-    SubModel.traces = 0
+    assert traces() == 4
+    assert list(CALLED).count(SubModel) == 1
 
 
 def test_a_method_and_its_function(x, traces):
@@ -371,7 +369,7 @@ class Wrapped(eqx.Module):
         return self.w * x**self.power
 
 
-TRACED = []
+TRACED = Notes()
 
 
 def traced(w, x):
@@ -876,7 +874,7 @@ def make_warning(*messages, category=UserWarning):
             warnings.warn(message, category, stacklevel=1)
         return x + n
 
-    traces = []
+    traces = Notes()
     return fun, traces
 
 
@@ -1003,6 +1001,23 @@ def test_a_warning_of_which_nobody_heard_is_heard_later(x):
     fun, traces = make_warning("careful")
     assert caught(autojit.jit(fun), x, action="ignore") == []
     assert caught(autojit.jit(fun), x) == CAREFUL
+    assert len(traces) == 1
+
+
+def test_a_warning_is_raised_again_where_it_was(x):
+    """So that filters by module act, and pytest shows one warning as one."""
+    fun, traces = make_warning("careful")
+    places = set()
+    for _ in range(3):
+        with warnings.catch_warnings(record=True, action="always") as shown:
+            autojit.jit(fun)(x)
+        places |= {(one.filename, one.lineno) for one in shown}
+        with warnings.catch_warnings(record=True, action="always") as shown:
+            warnings.filterwarnings("ignore", module=__name__)
+            autojit.jit(fun)(x)
+        assert shown == []
+    assert len(places) == 1
+    assert next(iter(places))[0] == __file__
     assert len(traces) == 1
 
 

@@ -7,6 +7,7 @@ is counted is exact: each call is a hit or a miss, and each skeleton is traced o
 import asyncio
 import concurrent.futures
 import contextlib
+import contextvars
 import faulthandler
 import functools
 import gc
@@ -30,6 +31,7 @@ import pytest
 import spawn_worker
 from jax import lax
 from kinds import Data, Matmul, OpaqueValue, Plain
+from notes import Notes
 
 import autojit
 
@@ -237,7 +239,7 @@ def test_the_least_recently_used_go_under_load(x):
 @pytest.mark.parametrize("pause", [0.0, 0.02])
 @again(10)
 def test_racing_first_calls_trace_once(x, pause):
-    traced = []
+    traced = Notes()
     arrivals = Arrivals()
 
     @autojit.jit
@@ -259,7 +261,7 @@ def test_racing_first_calls_trace_once(x, pause):
 
 @again(5)
 def test_racing_first_calls_of_several_skeletons_trace_each_once(x):
-    traced = []
+    traced = Notes()
     arrivals = Arrivals()
 
     @autojit.jit
@@ -299,7 +301,7 @@ def test_racing_first_calls_with_values_that_run_python(x):
 
 @again(5)
 def test_racing_first_calls_with_two_shapes_trace_each_once():
-    shapes = []
+    shapes = Notes()
     arrivals = Arrivals()
 
     @autojit.jit
@@ -590,16 +592,18 @@ def test_cache_info_while_others_call(x):
 
 @again(10)
 def test_wrapping_one_function_from_many_threads(x):
-    traced = []
-    arrivals = Arrivals()
+    traced = Notes()
+    # Unseen: a trace that changes what it reads is taken by no other dispatcher.
+    unseen = Arrivals()
+    arrivals = contextvars.ContextVar("arrivals", default=unseen)
 
     def body(box, n):
         traced.append(n)
-        arrivals.wait(0.002)
+        arrivals.get().wait(0.002)
         return box.a * n
 
     def work(i):
-        arrivals.arrive()
+        arrivals.get().arrive()
         f = autojit.jit(body)
         equal(f(Data(x), 3), x * 3)
         return f
@@ -611,7 +615,7 @@ def test_wrapping_one_function_from_many_threads(x):
 
 
 def test_wrapping_a_method_from_many_threads(x):
-    traced = []
+    traced = Notes()
 
     class Model:
         def __init__(self, w):

@@ -45,6 +45,7 @@ from kinds import (
     double,
     with_attributes,
 )
+from notes import Notes
 
 import autojit
 
@@ -1007,7 +1008,7 @@ def test_difference_hidden_tracer(ours, x):
 @shows("Wrapping a function again shares its specializations")
 def test_difference_wrapping_again(ours, x):
     def count(wrap):
-        traces, seen = [], []
+        traces, seen = Notes(), []
 
         def f(x):
             traces.append(1)
@@ -1204,13 +1205,27 @@ def test_jit_difference_callables(ours, x):
 def test_jit_difference_options():
     options = set(inspect.signature(autojit.jit).parameters) - {"fun"}
     of_jit = set(inspect.signature(jax.jit).parameters)
-    assert options - of_jit == {"forward", "maxsize", "maxbytes"}
+    assert options - of_jit == {"forward", "share", "maxsize", "maxbytes"}
     assert options & of_jit == {
         *("inline", "keep_unused", "compiler_options"),
         *("donate_argnums", "donate_argnames"),
     }
     for name in "lower", "trace", "eval_shape":
         assert not hasattr(autojit.jit(double), name)
+
+
+@shows_against_jit("A function wrapped again")
+def test_jit_difference_changes(ours, x):
+    held = [1]
+
+    def f(x):
+        return x + held[0]
+
+    for wrap, expected in ((ours, 2), (jax.jit, 1)):
+        held[0] = 1
+        np.testing.assert_array_equal(wrap(f)(x), x + 1)
+        held[0] = 2
+        np.testing.assert_array_equal(wrap(f)(x), x + expected)
 
 
 @shows_against_jit("The cache is bounded")

@@ -59,10 +59,10 @@ class Specialized:
         self.trace, self.forward = trace, options["forward"]
 
     def __call__(self, *leaves):
-        skeleton = self.trace.begin()
+        own = None if self.weak_fun is None else self.weak_fun()
+        skeleton = self.trace.begin(own)
         fun, args, kwargs = skeleton.unflatten(leaves)
-        if self.weak_fun is not None:
-            fun = self.weak_fun()
+        fun = fun if own is None else own
         result = fun(*args, **kwargs)
         return core.flatten_result(result, skeleton, leaves if self.forward else ())
 
