@@ -7,11 +7,13 @@ specialization, for the arrays that it was traced with, and raised again.
 ``warnings.catch_warnings`` is no way to listen: it changes what all threads see, and
 what it catches has passed no filter of the user. Instead a filter that never matches
 stands first in ``warnings.filters`` while a function is traced: it is asked about each
-warning that reaches the user's own filters, and only then.
+warning that reaches the user's own filters, and only then: about its text, its module
+and its category, in this order.
 """
 
 from __future__ import annotations
 
+import inspect
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,7 +22,9 @@ from typing import Any
 
 import jax
 
-Caught = dict[tuple[type[Warning], str], None]  # as an ordered set
+# Category, text, and where: module, file and line.
+Where = tuple[str, str, int]
+Caught = dict[tuple[type[Warning], str, Where], None]  # as an ordered set
 # From what the arrays of a trace were to what it warned of.
 Recorded = dict[tuple[Any, ...], Caught]
 Seen = dict[int, tuple[Recorded, set[tuple[Any, ...]]]]
@@ -31,13 +35,14 @@ _CONFIG: Any = jax.config  # its flags have no types in some versions
 
 
 class _Listening(threading.local):
-    """What this thread listens with, and the text of the warning in question.
+    """What this thread listens with, and the text and module of what it hears.
 
     There is no `__init__`: a finalizer that runs in its midst may dispatch, and would
     find a part of it missing.
     """
 
     text: str | None = None
+    module: str = ""
 
     @property
     def caught(self) -> list[tuple[Caught, tuple[Any, ...]]]:
@@ -63,15 +68,25 @@ def _shown_by() -> tuple[Any, ...]:
     return warnings.showwarning, getattr(warnings, "_showwarnmsg_impl", None)
 
 
+class _AnyModule:
+    """In place of a filter's pattern for the module."""
+
+    @staticmethod
+    def match(module: str) -> bool:
+        _listening.module = module
+        return True
+
+
 class _NoCategory(type):
     """Metaclass of a filter's category that is no warning's."""
 
     def __subclasscheck__(cls, category: type) -> bool:
         text, _listening.text = _listening.text, None
         if text is not None:
+            where = _where(_listening.module)
             for caught, shown_by in _listening.caught:
                 if shown_by == _shown_by():  # else the function itself catches it
-                    caught[category, text] = None
+                    caught[category, text, where] = None
         return False
 
 
@@ -79,7 +94,17 @@ class _NoWarning(Warning, metaclass=_NoCategory):
     pass
 
 
-_FILTER: Any = ("default", _AnyText, _NoWarning, None, 0)
+def _where(module: str) -> Where:
+    """Return the place of the warning that is being raised in a module."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == module:
+            return module, frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back
+    return module, module, 1  # `warnings.warn_explicit` may name any
+
+
+_FILTER: Any = ("default", _AnyText, _NoWarning, _AnyModule, 0)
 
 
 @contextmanager
@@ -152,8 +177,10 @@ def replay(recorded: Recorded, leaves: Sequence[Any], seen: Seen) -> None:
         return  # the function is about to be called
     kinds, kind = _not_seen(recorded, leaves, seen)
     if kind is not None:
-        for category, text in list(recorded[kind]):
-            warnings.warn(_again(category, text), stacklevel=2)
+        for category, text, (module, file, line) in list(recorded[kind]):
+            warnings.warn_explicit(
+                _again(category, text), category, file, line, module=module
+            )
         kinds.add(kind)
 
 
