@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+pytest_plugins = "pytester"
+
 # Most of the time would go into XLA, which compiles the same few programs over and
 # over, as each test has functions of its own. So each program is compiled once in a
 # process, and from then on JAX finds it on disk. Other processes that tests start do

@@ -1,6 +1,11 @@
-"""Compile functions of any objects with JAX, dispatched in C++."""
+"""Compile functions of any objects with JAX, dispatched in C++.
+
+PYTEST_DONT_REWRITE: since there is a plugin in this distribution, pytest would want to
+rewrite its assertions, and warn if autojit is imported before pytest starts.
+"""
 
 from autojit._core import Dispatcher, Skeleton
+from autojit._install import install, uninstall
 from autojit._jit import CacheInfo, flatten, jax_autojit, jit
 from autojit._limits import ProcessInfo, process_info, set_limits
 from autojit._pickle_flatten import pickle_flatten, pickle_unflatten
@@ -14,10 +19,12 @@ __all__ = [
     "Skeleton",
     "__version__",
     "flatten",
+    "install",
     "jax_autojit",
     "jit",
     "pickle_flatten",
     "pickle_unflatten",
     "process_info",
     "set_limits",
+    "uninstall",
 ]
