@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <new>
 #include <numeric>
+#include <string_view>
 
 #include "objects/config.h"
 #include "objects/function_state.h"
@@ -62,6 +63,13 @@ bool hands_through(Skeleton* skeleton, PyObject* object) {
 bool is_opaque_to_pickle(PyTypeObject* type) {
   return (type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 &&
          is_objects_own(type, names.reduce_ex) && is_objects_own(type, names.reduce);
+}
+
+// Whether a class is one of itertools, of which CPython warns if an instance is
+// reduced.
+bool is_of_itertools(PyTypeObject* type) {
+  return PY_VERSION_HEX >= 0x030C0000 &&
+         std::string_view(type->tp_name).starts_with("itertools.");
 }
 
 // Whether others than the call and ourselves have a reference to an object, of which so
@@ -1182,6 +1190,10 @@ bool Flattener::reduce(PyObject* object) {
   const TypePlan* plan = find_plan(Py_TYPE(object));
   if (is_function_dispatcher(object)) {
     return value(Kind::Identity, object);
+  }
+  if (is_wrapped_ && is_of_itertools(Py_TYPE(object))) {
+    PyErr_SetString(PyExc_LookupError, "an iterator that can't be looked into");
+    return false;
   }
   if (is_wrapped_ && plan != nullptr &&
       (reduces_by_users_code(plan->type) || is_opaque_to_pickle(plan->type))) {

@@ -509,6 +509,20 @@ def test_a_trace_with_side_effects_is_not_shared(mod, wrap, monkeypatch):
         assert mod.TABLE["seen"] == 1
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_iterator_that_is_read(wrap):
+    """CPython warns if one of itertools is pickled; nobody has asked for that."""
+    numbers = itertools.count()
+    for i in range(3):
+        assert wrap(lambda x: x + next(numbers))(jnp.asarray(3.0)) == 3 + i
+
+    def fun(x):
+        return x + next(numbers)
+
+    for i in range(3, 6):
+        assert wrap(fun)(jnp.asarray(3.0)) == 3 + i
+
+
 def test_a_memo_settles(mod, wrap):
     memo, traces = {}, Notes()
 
