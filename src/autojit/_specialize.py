@@ -16,7 +16,7 @@ from autojit import _core
 from autojit._jax_private import hide_frames
 from autojit._options import FOR_JAX
 from autojit._results import check_handed_through, take_back_tracers
-from autojit._statistics import counted
+from autojit._statistics import CountedTrace
 from autojit._warnings import recorded
 
 hide_frames(__file__)
@@ -219,7 +219,7 @@ def specialize(
         if options["forward"]:
             inputs = tuple(None if i in donated else x for i, x in enumerate(leaves))
         with (
-            counted(specialization, about.full_name),
+            CountedTrace(specialization, about.full_name),
             recorded(specialization.warnings, leaves),
         ):
             try:

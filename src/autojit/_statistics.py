@@ -160,7 +160,7 @@ def note_wrapper() -> None:
             statistics.wrappers += 1
 
 
-class counted:  # noqa: N801 - a context manager
+class CountedTrace:
     """Count a trace, if anything is counted.
 
     One that failed has taken its time, too. What is traced in the course of this is
