@@ -1,6 +1,7 @@
 """What is counted, and how counts of several processes are added."""
 
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,8 @@ def core(monkeypatch):
         on = False
 
     core = Core()
-    monkeypatch.setattr(_core, "counts", lambda: core.now, raising=False)
-    monkeypatch.setattr(
-        _core, "set_counting", lambda on: setattr(core, "on", on), raising=False
-    )
+    monkeypatch.setattr(_core, "counts", lambda: core.now)
+    monkeypatch.setattr(_core, "set_counting", lambda on: setattr(core, "on", on))
     return core
 
 
@@ -94,3 +93,20 @@ def test_processes_are_added():
         Trace("f", 1.5, "new arguments", 3),
         Trace("f", 2.0, "changed: x", 1),
     ]
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_trace_that_prints_is_not_shared(capsys, name):
+    """So that pytest shows with each test what its function printed."""
+
+    def fun(x):
+        print("traced", file=getattr(sys, name))
+        return x
+
+    statistics = _statistics.start()
+    try:
+        for _ in range(3):
+            autojit.jit(fun)(jnp.ones(2))
+            assert "".join(capsys.readouterr()) == "traced\n"
+    finally:
+        _statistics.stop(statistics)
