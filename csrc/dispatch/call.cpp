@@ -80,6 +80,7 @@ bool has_shown(Dispatcher* self, PyObject* warnings) {
 // exception set on failure. Runs Python.
 bool see_to_warnings(PyObject* function, Dispatcher* self, const Served& served) {
   Owned warnings = Owned::borrow(served.specialization->warnings);
+  served.specialization->is_checked = false;
   if (self->seen == nullptr) {
     self->seen = PyDict_New();
   }
@@ -291,10 +292,13 @@ Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager) {
     return dispatch_by_hash(self, call, is_eager);
   }
   const NodeObjects no_others;
-  return run(self, call,
-             {specialization, compiled.get(), as_skeleton(skeleton.get()),
-              leaves.data(), leaves.size(), no_others, is_new},
-             is_eager);
+  specialization->is_checked = looked_up.is_checked;
+  Owned result = run(self, call,
+                     {specialization, compiled.get(), as_skeleton(skeleton.get()),
+                      leaves.data(), leaves.size(), no_others, is_new},
+                     is_eager);
+  specialization->is_checked = false;
+  return result;
 }
 
 }  // namespace

@@ -558,7 +558,7 @@ void Reads::reach_environment() {
 }
 
 void Reads::note(PyObject* holder, PyObject* name, Read::As as) {
-  if (noted_.emplace(holder, name, as == Read::As::Identity).second) {
+  if (noted_.insert({holder, name, as == Read::As::Identity}).second) {
     held_.borrow(holder);
     held_.borrow(name);  // which the holder may lose
     reads_.push_back({holder, name, as, is_lenient_});

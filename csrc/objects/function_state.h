@@ -22,9 +22,10 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <set>
 #include <string>
-#include <tuple>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -142,7 +143,21 @@ class Reads {
   std::vector<Read> reads_;
   std::size_t next_ = 0;
   // Holder, name, and whether by identity.
-  std::set<std::tuple<PyObject*, PyObject*, bool>> noted_;
+  struct Noted {
+    PyObject* holder;
+    PyObject* name;
+    bool by_identity;
+
+    bool operator==(const Noted&) const = default;
+  };
+  struct HashOfNoted {
+    std::size_t operator()(const Noted& one) const {
+      const std::hash<PyObject*> hash;
+      return hash(one.holder) * 31 + hash(one.name) * 2 +
+             static_cast<std::size_t>(one.by_identity);
+    }
+  };
+  std::unordered_set<Noted, HashOfNoted> noted_;
   std::set<PyObject*> functions_;
   std::set<PyObject*> classes_;
   std::set<PyObject*> known_modules_;

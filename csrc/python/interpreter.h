@@ -100,4 +100,18 @@ inline bool watch(PyObject* dict) {
 inline std::uint64_t watched_version(PyObject* /*dict*/) { return watched_changes; }
 #endif
 
+// A number that changes whenever a dict does; 0 if CPython has none to give.
+#if PY_VERSION_HEX < 0x030E0000
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"  // there is no other way
+inline std::uint64_t dict_version(PyObject* dict) {
+  auto* object = reinterpret_cast<PyDictObject*>(dict);
+  // The values of one that shares its keys can be set past it.
+  return object->ma_values == nullptr ? object->ma_version_tag : 0;
+}
+#pragma GCC diagnostic pop
+#else
+inline std::uint64_t dict_version(PyObject* /*dict*/) { return 0; }
+#endif
+
 }  // namespace autojit::python

@@ -174,7 +174,8 @@ int same_code(const Program& a, const Node& x, const Program& b, const Node& y,
   return 1;
 }
 
-bool same_objects(const OwnedVector& a, const OwnedVector& b) {
+template <typename Objects>
+bool same_objects(const Objects& a, const Objects& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end());
 }
 

@@ -4,6 +4,7 @@
 #include <new>
 #include <numeric>
 #include <string_view>
+#include <unordered_map>
 
 #include "objects/config.h"
 #include "objects/function_state.h"
@@ -450,10 +451,18 @@ bool Flattener::dependency_parts(PyObject* settings,
 
 // What the functions read.
 bool Flattener::reads() {
-  references_to_root_ = 0;  // others can read it by its name
+  references_to_root_ = 0;                            // others can read it by its name
+  std::unordered_map<PyObject*, std::size_t> places;  // of holders, among the settled
+  constexpr std::size_t kNone = SIZE_MAX;
   while (const Read* next = reads_.next()) {
     const Read at = *next;
-    program_.holders.borrow(at.holder);
+    const ReadAt place{static_cast<std::uint32_t>(program_.holders.size()),
+                       static_cast<std::uint32_t>(nodes().size())};
+    auto [known, is_new] = places.emplace(at.holder, kNone);
+    if (is_new) {
+      program_.held.borrow(at.holder);
+    }
+    program_.holders.push_back(at.holder);
     program_.names_read.borrow(at.name);
     PyObject* value = read(at.holder, at.name).release();
     if (value != nullptr) {
@@ -466,6 +475,16 @@ bool Flattener::reads() {
     } else {
       return false;
     }
+    Kind kind = nodes()[place.node].kind;
+    if (!PyDict_Check(at.holder) || (!is_value(kind) && kind != Kind::Unset)) {
+      program_.unsettled.push_back(place);
+      continue;
+    }
+    if (known->second == kNone) {
+      known->second = program_.settled.size();
+      program_.settled.push_back({at.holder, 0, {}});
+    }
+    program_.settled[known->second].reads.push_back(place);
   }
   return PyErr_Occurred() == nullptr;
 }

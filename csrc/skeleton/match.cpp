@@ -89,7 +89,7 @@ class Matcher {
   bool dependencies(PyObject* settings, const std::vector<PyObject*>& functions,
                     const std::vector<PyObject*>& arguments);
   bool has_same_settings() const { return has_same_settings_; }
-  std::size_t reads_done() const { return reads_done_; }
+  std::size_t changed_read() const { return read_; }
   bool has_later() const { return !later_.empty(); }
   // What was put off; runs Python.
   Match finish(NodeObjects& opaque);
@@ -114,6 +114,7 @@ class Matcher {
   bool set(PyObject* object, const Node& head);
   bool named(PyObject* object, Kind kind);
   bool instance(PyObject* object, const Node& head);
+  bool read_again(ReadAt at);
   bool reads();
   bool closure(PyObject* object, const Node& head);
   bool closure_parts(PyObject* object, const Node& head);
@@ -161,7 +162,7 @@ class Matcher {
   // must not have changed.
   const OwnedVector* handed_through_ = nullptr;
   bool has_same_settings_ = false;
-  std::size_t reads_done_ = SIZE_MAX;  // once they have begun, how many were the same
+  std::size_t read_ = SIZE_MAX;  // what is being looked at, among all that is read
   bool strictly_ = false;
 };
 
@@ -752,24 +753,39 @@ bool Matcher::dependencies(PyObject* settings, const std::vector<PyObject*>& fun
          items(arguments.data(), head.extra) && reads();
 }
 
+bool Matcher::read_again(ReadAt at) {
+  read_ = at.read;
+  pc_ = program_.nodes.data() + at.node;
+  Owned value = read(program_.holders[at.read], program_.names_read[at.read]);
+  if (PyErr_Occurred() != nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  PyObject* object = value.get();
+  if (object != nullptr && Py_REFCNT(object) == 1) {  // it was made to be looked at
+    held_.steal(value.release());
+  }
+  return part_or_unset(object);
+}
+
 // What the functions read.
 bool Matcher::reads() {
   strictly_ = true;
-  std::size_t& i = reads_done_;
-  for (i = 0; i < program_.holders.size(); ++i) {
-    Owned value = read(program_.holders[i], program_.names_read[i]);
-    if (PyErr_Occurred() != nullptr) {
-      PyErr_Clear();
+  auto is_same = [this](ReadAt at) { return read_again(at); };
+  for (const SettledReads& settled : program_.settled) {
+    std::uint64_t version = python::dict_version(settled.dict);
+    if (version != 0 && version == settled.version) {
+      continue;
+    }
+    if (!std::all_of(settled.reads.begin(), settled.reads.end(), is_same)) {
       return false;
     }
-    PyObject* object = value.get();
-    if (object != nullptr && Py_REFCNT(object) == 1) {  // it was made to be looked at
-      held_.steal(value.release());
-    }
-    if (!part_or_unset(object)) {
-      return false;
-    }
+    settled.version = version;
   }
+  if (!std::all_of(program_.unsettled.begin(), program_.unsettled.end(), is_same)) {
+    return false;
+  }
+  read_ = SIZE_MAX;
   return true;
 }
 
@@ -886,7 +902,7 @@ const char* first_changed(const Program& dependencies, PyObject* settings,
   const char* what = nullptr;
   (void)match_functions(dependencies, [&](Matcher& matcher) {
     (void)matcher.dependencies(settings, functions, arguments);
-    read = std::min(matcher.reads_done(), dependencies.holders.size());
+    read = std::min(matcher.changed_read(), dependencies.holders.size());
     what = matcher.has_same_settings() ? "what the function holds" : "a setting of JAX";
     return false;  // what is put off need not be looked at
   });

@@ -75,11 +75,16 @@ void forget_reference(PyObject* object) {
 }  // namespace
 
 int Program::traverse(visitproc visit, void* arg) const {
+  // There may be tens of thousands of nodes and names. Numbers and strings are in no
+  // cycle.
   for (const Node& node : nodes) {
-    Py_VISIT(owned_object(node));
+    if (!is_value(node.kind) || node.kind == Kind::Identity ||
+        node.kind == Kind::Function) {
+      Py_VISIT(owned_object(node));
+    }
   }
   for (const OwnedVector* owned :
-       {&functions, &codes, &contents, &holders, &names_read, &handed_through}) {
+       {&functions, &codes, &contents, &held, &handed_through}) {
     if (int result = owned->traverse(visit, arg); result != 0) {
       return result;
     }
@@ -130,6 +135,9 @@ void Program::swap(Program& other) noexcept {
   std::swap(allocates, other.allocates);
   holders.swap(other.holders);
   names_read.swap(other.names_read);
+  held.swap(other.held);
+  settled.swap(other.settled);
+  unsettled.swap(other.unsettled);
   handed_through.swap(other.handed_through);
   std::swap(call_kwnames, other.call_kwnames);
   keyword_places.swap(other.keyword_places);

@@ -83,6 +83,20 @@ struct PartEntry {
   std::uint32_t leaf;  // from the first leaf of the whole
 };
 
+// Something that functions read, and its first node.
+struct ReadAt {
+  std::uint32_t read;  // in `Program::holders`
+  std::uint32_t node;
+};
+
+// What is read from one dict and is compared by itself, so that it is the same as long
+// as nobody has changed the dict.
+struct SettledReads {
+  PyObject* dict;                 // borrowed from `Program::held`
+  mutable std::uint64_t version;  // when all were the same the last time, or 0
+  std::vector<ReadAt> reads;
+};
+
 class Program {
  public:
   Program() = default;
@@ -132,8 +146,12 @@ class Program {
   // Among closures: what the functions read from outside, holders (the dict of a module
   // or a class) and names. The nodes of what stands there come last. And the objects
   // that the call, which was made with these functions, hands through whole.
-  OwnedVector holders;
-  OwnedVector names_read;
+  std::vector<PyObject*> holders;  // borrowed from `held`
+  OwnedVector names_read;          // strings and bytes, and nullptr
+  OwnedVector held;                // each holder once
+  // All of them once, as they are compared.
+  std::vector<SettledReads> settled;
+  std::vector<ReadAt> unsettled;
   OwnedVector handed_through;
   // A call's keyword names as they were passed, and for each keyword part of the
   // program its place among them.
