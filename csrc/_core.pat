@@ -8,6 +8,7 @@
     \from types import GenericAlias, UnionType
     \from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, final, overload, type_check_only
     \from autojit._jit import CacheInfo
+    \from autojit._stages import Flat, Lowered, Traced
     _P = ParamSpec("_P")
     _Q = ParamSpec("_Q")
     _R = TypeVar("_R", covariant=True)
@@ -29,6 +30,10 @@
         def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R: ...
         def cache_info(self) -> CacheInfo: ...
         def clear_cache(self) -> None: ...
+        def trace(self, *args: Any, **kwargs: Any) -> Traced: ...
+        def lower(self, *args: Any, **kwargs: Any) -> Lowered: ...
+        def eval_shape(self, *args: Any, **kwargs: Any) -> Any: ...
+        def flat(self, *args: Any, **kwargs: Any) -> Flat: ...
 
 # How a dispatcher is made and what it keeps are private.
 ^autojit\._core\.Dispatcher\.__new__$:
@@ -87,6 +92,28 @@
     def __wrapped__(self) -> Callable[_P, _R]:
         \doc
 
+^autojit\._core\.Dispatcher\.trace$:
+    def trace(self, *args: Any, **kwargs: Any) -> Traced:
+        \doc
+
+^autojit\._core\.Dispatcher\.lower$:
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        \doc
+
+^autojit\._core\.Dispatcher\.eval_shape$:
+    def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
+        \doc
+
+^autojit\._core\.Dispatcher\.flat$:
+    def flat(self, *args: Any, **kwargs: Any) -> Flat:
+        \doc
+
+^autojit\._core\.Dispatcher\._take_apart$:
+    def _take_apart(
+        self, *args: Any, **kwargs: Any
+    ) -> tuple[Skeleton, tuple[Any, ...]]:
+        \doc
+
 ^autojit\._core\.Dispatcher\.cache_info$:
     def cache_info(self) -> CacheInfo:
         \doc
@@ -105,6 +132,10 @@
 
 ^autojit\._core\.Skeleton\.unflatten$:
     def unflatten(self, leaves: Iterable[Any], /) -> Any:
+        \doc
+
+^autojit\._core\.Skeleton\.diff$:
+    def diff(self, other: Skeleton, /) -> str | None:
         \doc
 
 ^autojit\._core\.Skeleton\._leaf_path$:
@@ -153,6 +184,10 @@
     def flatten_result(
         obj: object, call: Skeleton, inputs: tuple[Any, ...], /
     ) -> Any:
+        \doc
+
+^autojit\._core\.unwrap$:
+    def unwrap(returned: Any, call: Skeleton, leaves: tuple[Any, ...], /) -> Any:
         \doc
 
 ^autojit\._core\.new_result$:

@@ -103,6 +103,25 @@ PyObject* py_new_result(PyObject* /*module*/, PyObject* const* args, Py_ssize_t 
   return leaves ? new_result(as_skeleton(args[0]), leaves.get()) : nullptr;
 }
 
+// What a stage of JAX gives for the result of a call, put together.
+PyObject* py_unwrap(PyObject* /*module*/, PyObject* args) {
+  PyObject* returned = nullptr;
+  PyObject* call = nullptr;
+  PyObject* leaves = nullptr;
+  if (PyArg_ParseTuple(args, "OO!O!:unwrap", &returned, &SkeletonType, &call,
+                       &PyTuple_Type, &leaves) == 0) {
+    return nullptr;
+  }
+  const Program& program = as_skeleton(call)->program;
+  if (PyTuple_GET_SIZE(leaves) != static_cast<Py_ssize_t>(program.leaves)) {
+    PyErr_SetString(PyExc_ValueError, "these are not the leaves of the call");
+    return nullptr;
+  }
+  const NodeObjects none;
+  return unwrap(Owned::borrow(returned), {program, PySequence_Fast_ITEMS(leaves), none})
+      .release();
+}
+
 // The group was made with another exception in it, since it can't be without.
 PyObject* py_fill_group(PyObject* /*module*/, PyObject* args) {
   PyObject* group = nullptr;
@@ -176,12 +195,6 @@ PyObject* py_counts(PyObject* /*module*/, PyObject* /*args*/) {
                        static_cast<unsigned long long>(statistics.saved));
 }
 
-// The way CPython wants methods of other signatures to be named.
-template <typename Function>
-PyCFunction as_method(Function* function) noexcept {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
-}
-
 PyMethodDef module_methods[] = {
     {"flatten", guarded<py_flatten>, METH_VARARGS,
      "flatten(obj, leaf_type, /)\n--\n\nSee `autojit.flatten`; None stands for what "
@@ -193,6 +206,11 @@ PyMethodDef module_methods[] = {
      "comes back as itself is\n"
      "not among the leaves of the result: the dispatcher forwards it. None stands for\n"
      "one that is not to be forwarded."},
+    {"unwrap", guarded<py_unwrap>, METH_VARARGS,
+     "unwrap(returned, call, leaves, /)\n--\n\n"
+     "Put together what a compiled function returned, a `Result` or an array.\n\n"
+     "`call` is the skeleton of the call, `leaves` a tuple of what stands for its "
+     "leaves."},
     {"new_result", as_method(py_new_result), METH_FASTCALL,
      "new_result(skeleton, leaves, /)\n--\n\n"
      "Make a `Result`. JAX calls this for each call, so that no Python runs."},

@@ -303,6 +303,63 @@ Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager) {
 
 }  // namespace
 
+Owned stage(Dispatcher* self, CallView& call, PyObject* name) {
+  call.stand_ins = config.stand_ins;
+  Table* table = self->table;
+  OwnedVector leaves;
+  Found looked_up;
+  Owned skeleton = look_up(self, call, leaves, looked_up);
+  if (!skeleton) {
+    return {};
+  }
+  Owned found = std::move(looked_up.specialization);
+  bool is_new = !found;
+  if (is_new) {
+    found = specialize(self, as_skeleton(skeleton.get()));
+  }
+  Owned given = tuple_of(leaves.data(), leaves.size());
+  if (!found || !given) {
+    return {};
+  }
+  Specialization* specialization = as_specialization(found.get());
+  Owned compiled = Owned::borrow(specialization->compiled);
+  if (!compiled) {  // what ran has dropped it
+    return stage(self, call, name);
+  }
+  const NodeObjects no_others;
+  const Served served{specialization, compiled.get(), as_skeleton(skeleton.get()),
+                      leaves.data(),  leaves.size(),  no_others,
+                      is_new};
+  if (!is_new && has_warnings(served) && !has_shown(self, specialization->warnings) &&
+      !see_to_warnings(config.replay, self, served)) {
+    return {};
+  }
+  std::uint64_t traces = table->traces;
+  ++specialization->in_flight;
+  Owned made = Owned::steal(PyObject_CallFunctionObjArgs(
+      config.stage, name, reinterpret_cast<PyObject*>(self), found.get(),
+      compiled.get(), skeleton.get(), given.get(), nullptr));
+  --specialization->in_flight;
+  if (!made) {
+    say_where(served);
+    const SavedError error;
+    settle(specialization, false);
+    return {};
+  }
+  table->misses += is_new ? 1U : 0U;
+  settle(specialization, true);
+  return table->traces == traces || after_trace(self, served) ? std::move(made)
+                                                              : Owned();
+}
+
+Owned take_apart(CallView& call, OwnedVector& leaves) {
+  Program program;
+  NodeObjects reduced;
+  return flatten_call(call, program, leaves, reduced)
+             ? new_skeleton(std::move(program), "")
+             : Owned();
+}
+
 Owned dispatch(Dispatcher* self, CallView& call, bool& is_eager) {
   Table* table = self->table;
   std::uint64_t removals = table->removals;

@@ -12,4 +12,13 @@ namespace autojit {
 // something to compare, to warn of or to trace, or if JAX does.
 Owned dispatch(Dispatcher* self, CallView& call, bool& is_eager);
 
+// Ahead of the time of a call: finds or makes the specialization that would serve it,
+// and has a stage of JAX made for that, by `config.stage` and under this name. Nothing
+// with an exception set on failure. Runs Python.
+Owned stage(Dispatcher* self, CallView& call, PyObject* name);
+
+// The skeleton of a call, with its leaves in `leaves`; nothing with an exception set on
+// failure. Runs Python.
+Owned take_apart(CallView& call, OwnedVector& leaves);
+
 }  // namespace autojit

@@ -24,22 +24,34 @@ Dispatcher* as_dispatcher(PyObject* self) {
   return reinterpret_cast<Dispatcher*>(self);
 }
 
+// Whether it has its function; if not, an exception is set.
+bool is_filled(const Dispatcher* self) {
+  if (self->fun == nullptr) {
+    PyErr_SetString(PyExc_ReferenceError, "this autojit dispatcher has no function");
+  }
+  return self->fun != nullptr;
+}
+
+CallView view_of(const Dispatcher* self, PyObject* const* args, std::size_t nargsf,
+                 PyObject* kwnames) {
+  return {self->fun_in_tree ? self->fun : nullptr, args,
+          static_cast<std::uint32_t>(PyVectorcall_NARGS(nargsf)),
+          kwnames != nullptr && PyTuple_GET_SIZE(kwnames) != 0 ? kwnames : nullptr,
+          self->keyword_order_matters,
+          // Whoever lends the arguments of a tuple does not let the place before them.
+          (nargsf & PY_VECTORCALL_ARGUMENTS_OFFSET) != 0};
+}
+
 PyObject* dispatcher_vectorcall(PyObject* object, PyObject* const* args,
                                 std::size_t nargsf, PyObject* kwnames) {
   Dispatcher* self = as_dispatcher(object);
-  if (self->fun == nullptr) {
-    PyErr_SetString(PyExc_ReferenceError, "this autojit dispatcher has no function");
+  if (!is_filled(self)) {
     return nullptr;
   }
   // A partial or property lends the dispatcher, and may let it go.
   Owned held = Owned::borrow(object);
   auto positional = static_cast<std::uint32_t>(PyVectorcall_NARGS(nargsf));
-  CallView call{
-      self->fun_in_tree ? self->fun : nullptr, args, positional,
-      kwnames != nullptr && PyTuple_GET_SIZE(kwnames) != 0 ? kwnames : nullptr,
-      self->keyword_order_matters,
-      // Whoever lends the arguments of a tuple does not let the place before them.
-      (nargsf & PY_VECTORCALL_ARGUMENTS_OFFSET) != 0};
+  CallView call = view_of(self, args, nargsf, kwnames);
   bool is_eager = false;
   Owned result = dispatch(self, call, is_eager);
   if (is_eager) {
@@ -345,6 +357,42 @@ PyObject* dispatcher_clear_cache(PyObject* object, PyObject* /*args*/) {
   Py_RETURN_NONE;
 }
 
+// --- ahead of time ---
+
+template <const char* kName>
+PyObject* dispatcher_stage(PyObject* object, PyObject* const* args, Py_ssize_t nargs,
+                           PyObject* kwnames) {
+  static PyObject* const name = PyUnicode_InternFromString(kName);
+  Dispatcher* self = as_dispatcher(object);
+  if (!is_filled(self)) {
+    return nullptr;
+  }
+  Owned held = Owned::borrow(object);
+  CallView call = view_of(self, args, static_cast<std::size_t>(nargs), kwnames);
+  call.hold();
+  return stage(self, call, name).release();
+}
+
+constexpr char kTrace[] = "trace";
+constexpr char kLower[] = "lower";
+constexpr char kEvalShape[] = "eval_shape";
+constexpr char kFlat[] = "flat";
+
+PyObject* dispatcher_take_apart(PyObject* object, PyObject* const* args,
+                                Py_ssize_t nargs, PyObject* kwnames) {
+  Dispatcher* self = as_dispatcher(object);
+  if (!is_filled(self)) {
+    return nullptr;
+  }
+  Owned held = Owned::borrow(object);
+  CallView call = view_of(self, args, static_cast<std::size_t>(nargs), kwnames);
+  call.hold();
+  OwnedVector leaves;
+  Owned skeleton = take_apart(call, leaves);
+  Owned tuple = skeleton ? tuple_of(leaves.data(), leaves.size()) : Owned();
+  return tuple ? PyTuple_Pack(2, skeleton.get(), tuple.get()) : nullptr;
+}
+
 // An attribute that is the function's until someone sets it here. Dispatchers of
 // dispatchers are passed one by one, so that a long chain takes no stack.
 PyObject* get_of_fun(PyObject* object, void* closure) {
@@ -467,6 +515,67 @@ PyMethodDef dispatcher_methods[] = {
     {"clear_cache", guarded<dispatcher_clear_cache>, METH_NOARGS,
      "clear_cache($self, /)\n--\n\nDrop all specializations, those of "
      "other dispatchers of the function too,\nand set all counts to 0."},
+    {"trace", as_method(guarded<dispatcher_stage<kTrace>>),
+     METH_FASTCALL | METH_KEYWORDS,
+     "trace($self, /, *args, **kwargs)\n--\n\n"
+     "Trace the function for a call, and do not compile it.\n\n"
+     "Parameters\n----------\n"
+     "*args, **kwargs\n"
+     "    The arguments of a call. Each array in them may be a "
+     "`jax.ShapeDtypeStruct`.\n"
+     "\n"
+     "Returns\n-------\n"
+     "Traced\n"
+     "    As ``jax.jit(f).trace`` returns it, with `jaxpr`, ``lower()`` and so on. "
+     "What\n"
+     "    it says of arguments and results, `args_info` and `out_info`, it says in\n"
+     "    objects like theirs.\n"},
+    {"lower", as_method(guarded<dispatcher_stage<kLower>>),
+     METH_FASTCALL | METH_KEYWORDS,
+     "lower($self, /, *args, **kwargs)\n--\n\n"
+     "Trace the function for a call, and lower it to what can be compiled.\n\n"
+     "Parameters\n----------\n"
+     "*args, **kwargs\n"
+     "    The arguments of a call. Each array in them may be a "
+     "`jax.ShapeDtypeStruct`.\n"
+     "\n"
+     "Returns\n-------\n"
+     "Lowered\n"
+     "    As ``jax.jit(f).lower`` returns it, with ``as_text()``, ``cost_analysis()``\n"
+     "    and ``compile()``. What that compiles is called with objects like those of\n"
+     "    this call, and returns what the function does.\n"},
+    {"eval_shape", as_method(guarded<dispatcher_stage<kEvalShape>>),
+     METH_FASTCALL | METH_KEYWORDS,
+     "eval_shape($self, /, *args, **kwargs)\n--\n\n"
+     "Tell what a call would return, without computing it.\n\n"
+     "Parameters\n----------\n"
+     "*args, **kwargs\n"
+     "    The arguments of a call. Each array in them may be a "
+     "`jax.ShapeDtypeStruct`.\n"
+     "\n"
+     "Returns\n-------\n"
+     "object\n"
+     "    What the function returns, with a `jax.ShapeDtypeStruct` for each array.\n"},
+    {"flat", as_method(guarded<dispatcher_stage<kFlat>>), METH_FASTCALL | METH_KEYWORDS,
+     "flat($self, /, *args, **kwargs)\n--\n\n"
+     "Make of a call a function of arrays alone, for what in JAX wants no objects.\n\n"
+     "Parameters\n----------\n"
+     "*args, **kwargs\n"
+     "    The arguments of a call. Each array in them may be a "
+     "`jax.ShapeDtypeStruct`.\n"
+     "\n"
+     "Returns\n-------\n"
+     "Flat\n"
+     "    A named tuple: `fun`, compiled by ``jax.jit``, of the arrays of the call, "
+     "one\n"
+     "    argument each, to a tuple of those of the result; `leaves`, the arrays of "
+     "this\n"
+     "    call; and ``unflatten(arrays)``, which makes the result of what `fun` "
+     "returns.\n"},
+    {"_take_apart", as_method(guarded<dispatcher_take_apart>),
+     METH_FASTCALL | METH_KEYWORDS,
+     "_take_apart($self, /, *args, **kwargs)\n--\n\n"
+     "Take a call apart into its skeleton and a tuple of its leaves."},
     {"_empty", dispatcher_empty, METH_NOARGS | METH_STATIC,
      "_empty()\n--\n\nMake one without a function, for `__setstate__`."},
     {"__setstate__", guarded<dispatcher_setstate>, METH_O,

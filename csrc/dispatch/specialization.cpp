@@ -102,6 +102,15 @@ PyObject* specialization_go_by_identity(PyObject* self, PyObject* skeleton) {
   Py_RETURN_NONE;
 }
 
+PyObject* specialization_serves(PyObject* self, PyObject* call) {
+  if (!Py_IS_TYPE(call, &SkeletonType)) {
+    PyErr_SetString(PyExc_TypeError, "the skeleton of a call is needed");
+    return nullptr;
+  }
+  return PyBool_FromLong(
+      static_cast<long>(serves_identities(as_specialization(self), as_skeleton(call))));
+}
+
 PyObject* specialization_keep_to_one(PyObject* self, PyObject* /*args*/) {
   Py_XSETREF(as_specialization(self)->dependencies, Py_NewRef(Py_None));
   Py_RETURN_NONE;
@@ -111,6 +120,10 @@ PyMethodDef specialization_methods[] = {
     {"keep_to_one", specialization_keep_to_one, METH_NOARGS,
      "keep_to_one($self, /)\n--\n\n"
      "Serve no dispatcher but those that may use it by now."},
+    {"serves_identities", specialization_serves, METH_O,
+     "serves_identities($self, call, /)\n--\n\n"
+     "Whether a call that is equal to its own has the very functions and opaque "
+     "objects,\nif that matters."},
     {"go_by_identity", specialization_go_by_identity, METH_O,
      "go_by_identity($self, skeleton, /)\n--\n\n"
      "Serve only calls with the very functions and opaque objects of this one."},

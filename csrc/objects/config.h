@@ -20,6 +20,9 @@ struct Config {
   PyObject* settings = nullptr;        // () -> those of JAX that a trace depends on
   PyObject* specialize = nullptr;      // (fun, in_tree, specialization, options)
                                        // -> compiled
+  PyObject* stage = nullptr;           // (name, dispatcher, specialization, compiled,
+                                       // skeleton, leaves) -> what JAX makes of it
+  PyObject* stand_ins = nullptr;       // the class of what stands for an array there
   PyObject* say_where = nullptr;       // (error, skeleton, compiled, leaves)
   PyObject* replay = nullptr;          // (warnings, leaves, seen)
   PyObject* mark_seen = nullptr;       // (warnings, leaves, seen)
@@ -44,6 +47,8 @@ inline constexpr std::pair<const char*, PyObject * Config::*> kConfig[] = {
     {"arrays_differ", &Config::arrays_differ},
     {"specialize", &Config::specialize},
     {"settings", &Config::settings},
+    {"stage", &Config::stage},
+    {"stand_ins", &Config::stand_ins},
     {"say_where", &Config::say_where},
     {"replay", &Config::replay},
     {"mark_seen", &Config::mark_seen},

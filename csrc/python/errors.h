@@ -108,4 +108,10 @@ struct Guarded<kFunction> {
 template <auto kFunction>
 inline constexpr auto guarded = &detail::Guarded<kFunction>::call;
 
+// The way CPython wants methods of other signatures to be named.
+template <typename Function>
+PyCFunction as_method(Function* function) noexcept {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
 }  // namespace autojit

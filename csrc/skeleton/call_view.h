@@ -18,6 +18,8 @@ struct CallView {
   bool keyword_order_matters;
   // The arguments lie on the caller's stack, and in nothing that others know.
   bool on_stack;
+  // Instances of this class are leaves too: stand-ins for arrays. nullptr for none.
+  PyObject* stand_ins = nullptr;
   // How many of the arguments are held, in one of the two.
   std::size_t held = 0;
   std::array<PyObject*, 8> few = {};

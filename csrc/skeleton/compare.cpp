@@ -179,6 +179,23 @@ bool same_objects(const Objects& a, const Objects& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end());
 }
 
+// The same for nodes with one number. `differ` is set for functions.
+int same_at(const Program& a, const Program& b, std::size_t i, bool& differ) {
+  const Node& x = a.nodes[i];
+  const Node& y = b.nodes[i];
+  bool are_functions = x.kind == Kind::Function && y.kind == Kind::Function;
+  int same = are_functions ? same_code(a, x, b, y, differ) : same_node(a, x, b, y);
+  // The trace can tell whether a function holds what it was given besides.
+  if (same == 1 && is_handed_through(x)) {
+    for (std::size_t k = 0; k < a.handed_through.size(); ++k) {
+      if ((x.object == a.handed_through[k]) != (y.object == b.handed_through[k])) {
+        return 0;
+      }
+    }
+  }
+  return same;
+}
+
 // Equal but for their functions, which `differ` then tells.
 int equal_nodes(const Program& a, const Program& b, bool& differ) {
   if (a.nodes.size() != b.nodes.size() || a.leaves != b.leaves || a.slots != b.slots ||
@@ -188,21 +205,7 @@ int equal_nodes(const Program& a, const Program& b, bool& differ) {
   }
   python::Signals signals;
   for (std::size_t i = 0; i < a.nodes.size(); ++i) {
-    if (!signals.look()) {
-      return -1;
-    }
-    const Node& x = a.nodes[i];
-    const Node& y = b.nodes[i];
-    bool are_functions = x.kind == Kind::Function && y.kind == Kind::Function;
-    int same = are_functions ? same_code(a, x, b, y, differ) : same_node(a, x, b, y);
-    // The trace can tell whether a function holds what it was given besides.
-    if (same == 1 && is_handed_through(x)) {
-      for (std::size_t k = 0; k < a.handed_through.size(); ++k) {
-        if ((x.object == a.handed_through[k]) != (y.object == b.handed_through[k])) {
-          return 0;
-        }
-      }
-    }
+    int same = signals.look() ? same_at(a, b, i, differ) : -1;
     if (same != 1) {
       return same;
     }
@@ -211,6 +214,17 @@ int equal_nodes(const Program& a, const Program& b, bool& differ) {
 }
 
 }  // namespace
+
+bool first_difference(const Program& a, const Program& b, std::size_t& index) {
+  bool differ = false;
+  for (index = 0; index < std::min(a.nodes.size(), b.nodes.size()); ++index) {
+    int same = same_at(a, b, index, differ);
+    if (same != 1) {
+      return same == 0;
+    }
+  }
+  return true;
+}
 
 int equal(Skeleton* first, Skeleton* second) {
   bool differ = false;

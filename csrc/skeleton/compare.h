@@ -13,6 +13,10 @@ int equal(Skeleton* first, Skeleton* second);
 // Whether a specialization of `first` serves a call, whose skeleton has just been made:
 // the same, but that functions which are in both may have changed since.
 int serves(Skeleton* first, Skeleton* call);
+// The first node that tells two programs apart, if not what functions hold; the number
+// of nodes of the shorter one if there is none. False with an exception set on failure.
+// May run Python.
+bool first_difference(const Program& a, const Program& b, std::size_t& index);
 // -1 with an exception set on failure. May run Python (`__hash__` of an opaque object).
 // What functions hold is not part of it.
 Py_hash_t hash(const Program& program);

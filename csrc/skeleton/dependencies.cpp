@@ -8,6 +8,7 @@
 #include "objects/function_state.h"
 #include "python/errors.h"
 #include "python/interpreter.h"
+#include "skeleton/describe.h"
 #include "skeleton/flatten.h"
 #include "skeleton/match.h"
 
@@ -103,25 +104,6 @@ Roots roots_of(PyObject* fun, const Program& call) {
   return roots;
 }
 
-// What has a name that is read, for a reader: a new str, or nothing.
-Owned holder_name(const Program& program, PyObject* holder) {
-  Owned name;
-  if (PyDict_Check(holder)) {
-    name = Owned::borrow(PyDict_GetItemString(holder, "__name__"));
-    for (PyObject* other : program.holders) {
-      if (PyType_Check(other) &&
-          reinterpret_cast<PyTypeObject*>(other)->tp_dict == holder) {
-        holder = other;
-      }
-    }
-  }
-  if (!name) {
-    name = Owned::steal(PyObject_GetAttrString(holder, "__qualname__"));
-    PyErr_Clear();
-  }
-  return name && PyUnicode_Check(name.get()) ? std::move(name) : Owned();
-}
-
 }  // namespace
 
 Owned dependencies_now(PyObject* fun, const Skeleton* call) {
@@ -165,18 +147,7 @@ Owned changed_dependency(Skeleton* before, PyObject* fun, const Skeleton* call) 
   if (read >= program.holders.size()) {
     return Owned::steal(PyUnicode_FromString(other));
   }
-  Owned holder = holder_name(program, program.holders[read]);
-  PyObject* name = program.names_read[read];
-  if (name == nullptr) {
-    return Owned::steal(
-        PyUnicode_FromFormat("which names %V has", holder.get(), "something"));
-  }
-  if (PyBytes_Check(name)) {
-    return Owned::steal(
-        PyUnicode_FromFormat("environment variable %s", PyBytes_AS_STRING(name)));
-  }
-  return Owned::steal(
-      PyUnicode_FromFormat(holder ? "%V.%S" : "%V%S", holder.get(), "", name));
+  return describe_read(program, read);
 }
 
 }  // namespace autojit

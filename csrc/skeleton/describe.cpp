@@ -173,7 +173,8 @@ std::size_t node_of_leaf(const Program& program, std::uint32_t leaf) {
 
 class Describer {
  public:
-  explicit Describer(const Program& program) : program_(program) {}
+  explicit Describer(const Program& program, std::size_t begin = 0)
+      : program_(program), pc_(begin) {}
 
   // False with an exception set on failure, as all that follows.
   bool part();
@@ -194,7 +195,7 @@ class Describer {
   const char* begin() { return std::exchange(comma_, ""); }
 
   const Program& program_;
-  std::size_t pc_ = 0;
+  std::size_t pc_;
   const char* comma_ = "";
   python::Signals signals_;
 };
@@ -377,6 +378,64 @@ Owned leaf_path(const Program& program, const char* root, std::uint32_t leaf) {
 Owned describe(const Program& program) {
   Describer describer(program);
   return describer.part() ? as_str("Skeleton(" + describer.text + ")") : Owned();
+}
+
+Owned describe_part(const Program& program, std::size_t index) {
+  constexpr Py_ssize_t kMost = 80;
+  constexpr Py_ssize_t kEnd = 20;
+  Describer describer(program, index);
+  Owned text = describer.part() ? as_str(describer.text) : Owned();
+  Owned words = Owned::steal(text ? PyUnicode_Split(text.get(), nullptr, -1) : nullptr);
+  Owned space = Owned::steal(PyUnicode_FromString(" "));
+  Owned line =
+      Owned::steal(words && space ? PyUnicode_Join(space.get(), words.get()) : nullptr);
+  Py_ssize_t size = line ? PyUnicode_GET_LENGTH(line.get()) : 0;
+  if (size <= kMost) {
+    return line;
+  }
+  Owned begin = Owned::steal(PyUnicode_Substring(line.get(), 0, kMost - kEnd));
+  Owned end = Owned::steal(PyUnicode_Substring(line.get(), size - kEnd, size));
+  return Owned::steal(begin && end
+                          ? PyUnicode_FromFormat("%U ... %U", begin.get(), end.get())
+                          : nullptr);
+}
+
+namespace {
+
+// What has a name that is read, for a reader: a new str, or nothing.
+Owned holder_name(const Program& program, PyObject* holder) {
+  Owned name;
+  if (PyDict_Check(holder)) {
+    name = Owned::borrow(PyDict_GetItemString(holder, "__name__"));
+    for (PyObject* other : program.held) {
+      if (PyType_Check(other) &&
+          reinterpret_cast<PyTypeObject*>(other)->tp_dict == holder) {
+        holder = other;
+      }
+    }
+  }
+  if (!name) {
+    name = Owned::steal(PyObject_GetAttrString(holder, "__qualname__"));
+    PyErr_Clear();
+  }
+  return name && PyUnicode_Check(name.get()) ? std::move(name) : Owned();
+}
+
+}  // namespace
+
+Owned describe_read(const Program& program, std::size_t read) {
+  Owned holder = holder_name(program, program.holders[read]);
+  PyObject* name = program.names_read[read];
+  if (name == nullptr) {
+    return Owned::steal(
+        PyUnicode_FromFormat("which names %V has", holder.get(), "something"));
+  }
+  if (PyBytes_Check(name)) {
+    return Owned::steal(
+        PyUnicode_FromFormat("environment variable %s", PyBytes_AS_STRING(name)));
+  }
+  return Owned::steal(
+      PyUnicode_FromFormat(holder ? "%V.%S" : "%V%S", holder.get(), "", name));
 }
 
 }  // namespace autojit

@@ -11,6 +11,10 @@ namespace autojit {
 
 // The repr of a skeleton.
 Owned describe(const Program& program);
+// The same of what stands at one node, on one line and abridged.
+Owned describe_part(const Program& program, std::size_t index);
+// What has a name that functions read, as one would write it: `module.name`.
+Owned describe_read(const Program& program, std::size_t read);
 
 // How a reader would write the way from the root to node `index`, like
 // `args[1].config['act']`; "" for the root of a call. `index` may be the end of an

@@ -121,6 +121,7 @@ class Flattener {
   // `call` and the tuple `inputs` outlive the walk.
   bool result(PyObject* object, Skeleton* call, PyObject* inputs);
   bool call(const CallView& call) {
+    stand_ins_ = call.stand_ins;
     return walk([&] { return call_parts(call); });
   }
   bool closures(const Program& call) {
@@ -243,6 +244,7 @@ class Flattener {
   void find_lone_bare();
 
   PyObject* leaf_type_;
+  PyObject* stand_ins_ = nullptr;
   const char* root_;
   Program& program_;
   OwnedVector& leaves_;
@@ -531,7 +533,8 @@ bool Flattener::read_value(PyObject* value, Read::As as) {
 // set on failure.
 bool Flattener::is_leaf(PyObject* object, const TypePlan*& plan, bool& leaf) {
   plan = plan_for(object);
-  leaf = plan != nullptr && plan->is_leaf;
+  leaf = plan != nullptr &&
+         (plan->is_leaf || reinterpret_cast<PyObject*>(Py_TYPE(object)) == stand_ins_);
   if (plan == nullptr || leaf_type_ == nullptr) {
     return plan != nullptr;
   }

@@ -8,6 +8,7 @@
 #include "python/errors.h"
 #include "skeleton/compare.h"
 #include "skeleton/describe.h"
+#include "skeleton/difference.h"
 #include "skeleton/rebuild.h"
 
 namespace autojit {
@@ -318,6 +319,14 @@ PyObject* skeleton_sentinels(PyObject* self, PyObject* /*args*/) {
   return list.release();
 }
 
+PyObject* skeleton_diff(PyObject* self, PyObject* other) {
+  if (!Py_IS_TYPE(other, &SkeletonType)) {
+    PyErr_SetString(PyExc_TypeError, "diff needs another skeleton");
+    return nullptr;
+  }
+  return difference(as_skeleton(self), as_skeleton(other)).release();
+}
+
 PyMethodDef skeleton_methods[] = {
     {"_handed_through", guarded<skeleton_handed_through>, METH_O,
      "_handed_through($self, call, /)\n--\n\nList the objects of a result that are "
@@ -329,6 +338,16 @@ PyMethodDef skeleton_methods[] = {
     {"_sentinels", guarded<skeleton_sentinels>, METH_NOARGS,
      "_sentinels($self, /)\n--\n\nList the instances without state that a trace gets "
      "as themselves."},
+    {"diff", guarded<skeleton_diff>, METH_O,
+     "diff($self, other, /)\n--\n\n"
+     "Say in what another skeleton differs.\n\n"
+     "Parameters\n----------\n"
+     "other : Skeleton\n"
+     "    What has come after this one.\n\n"
+     "Returns\n-------\n"
+     "str or None\n"
+     "    The first difference on a walk through both, with its path, on one line:\n"
+     "    ``obj.config['act']: was 'tanh', now 'relu'``. None if the two are equal.\n"},
     {"_node_path", guarded<skeleton_node_path>, METH_O,
      "_node_path($self, number, /)\n--\n\nSay where a node stands."},
     {"_leaf_path", guarded<skeleton_leaf_path>, METH_O,

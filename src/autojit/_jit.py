@@ -26,6 +26,7 @@ from autojit._options import UNSET, JitOptions, checked, signature
 from autojit._reduce import ORDINARY_STATE, arrays_differ, reduce, set_state
 from autojit._results import LAZY_TYPES
 from autojit._specialize import EAGER, say_where, specialize
+from autojit._stages import stage
 from autojit._warnings import mark_seen, replay
 
 P = ParamSpec("P")
@@ -328,6 +329,8 @@ _core.configure(
     arrays_differ=arrays_differ,
     specialize=specialize,
     settings=settings,
+    stage=stage,
+    stand_ins=jax.ShapeDtypeStruct,
     say_where=say_where,
     replay=replay,
     mark_seen=mark_seen,

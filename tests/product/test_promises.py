@@ -1210,8 +1210,6 @@ def test_jit_difference_options():
         *("inline", "keep_unused", "compiler_options"),
         *("donate_argnums", "donate_argnames"),
     }
-    for name in "lower", "trace", "eval_shape":
-        assert not hasattr(autojit.jit(double), name)
 
 
 @shows_against_jit("A function wrapped again")

@@ -1,0 +1,15 @@
+// What tells two skeletons apart, for a reader.
+#pragma once
+
+#include "python/owned.h"
+#include "skeleton/skeleton.h"
+
+namespace autojit {
+
+// The first place where `now` is not what `before` was, with what stood and stands
+// there: `args[1].config['act']: was 'tanh', now 'relu'`. A new str, None if the two
+// are equal, or nothing with an exception set on failure. Runs Python. The caller must
+// hold both.
+Owned difference(Skeleton* before, Skeleton* now);
+
+}  // namespace autojit

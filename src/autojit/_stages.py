@@ -1,0 +1,251 @@
+"""Ahead of time: a dispatcher's ``trace``, ``lower``, ``eval_shape`` and ``flat``.
+
+Each stage of JAX is there in a form that takes and gives objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from autojit import _core
+from autojit._specialize import note_paths
+
+
+class _Call(NamedTuple):
+    """A call that a stage was made for."""
+
+    dispatcher: Any
+    specialization: Any
+    compiled: Any
+    skeleton: _core.Skeleton
+    leaves: tuple[Any, ...]
+
+    def put_together(self, returned: Any, leaves: Sequence[Any]) -> Any:
+        """Make the result of what a stage has in its place."""
+        return _core.unwrap(returned, self.skeleton, tuple(leaves))
+
+
+class _Stage:
+    """A stage of JAX for a call of objects.
+
+    What is not here is JAX's own, and speaks of flat leaves.
+    """
+
+    def __init__(self, stage: Any, call: _Call) -> None:
+        self._stage = stage
+        self._call = call
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # such as what pickle and copy ask for
+            raise AttributeError(name)
+        return getattr(self._stage, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self._stage)})
+
+    def __repr__(self) -> str:
+        return f"<autojit {type(self).__name__} of {self._call.dispatcher!r}>"
+
+    @property
+    def args_info(self) -> Any:
+        """The arguments, with what JAX says of an array in the place of each.
+
+        Returns
+        -------
+        tuple
+            The positional arguments and a dict of the others.
+        """
+        _, args, kwargs = self._call.skeleton.unflatten(
+            jax.tree.leaves(self._stage.args_info)
+        )
+        return args, kwargs
+
+    @property
+    def out_info(self) -> Any:
+        """The result, with a `jax.ShapeDtypeStruct` in the place of each array.
+
+        Returns
+        -------
+        object
+            As the function returns it.
+        """
+        given = tuple(map(_shape_of, self._call.leaves))
+        return self._call.put_together(self._stage.out_info, given)
+
+
+def _shape_of(leaf: Any) -> Any:
+    if isinstance(leaf, (jax.ShapeDtypeStruct, jax.Ref)):
+        return leaf
+    return jax.eval_shape(lambda x: x, leaf)
+
+
+class Traced(_Stage):
+    """A function that was traced for a call.
+
+    Beside what is here it has what `jax.stages.Traced` has.
+    """
+
+    def lower(self, **options: Any) -> Lowered:
+        """Lower it to what can be compiled.
+
+        Parameters
+        ----------
+        **options
+            See `jax.stages.Traced.lower`.
+
+        Returns
+        -------
+        Lowered
+            The next stage.
+        """
+        return Lowered(self._stage.lower(**options), self._call)
+
+
+class Lowered(_Stage):
+    """A function that was lowered for a call.
+
+    Beside what is here it has what `jax.stages.Lowered` has.
+    """
+
+    def compile(self, *args: Any, **options: Any) -> Compiled:
+        """Compile it.
+
+        Parameters
+        ----------
+        *args, **options
+            See `jax.stages.Lowered.compile`.
+
+        Returns
+        -------
+        Compiled
+            What can be called.
+        """
+        return Compiled(self._stage.compile(*args, **options), self._call)
+
+
+class Compiled(_Stage):
+    """A function that was compiled for a call.
+
+    Beside what is here it has what `jax.stages.Compiled` has.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Arguments like those that it was lowered for: other arrays of the same
+            shapes and dtypes, and all else equal.
+
+        Returns
+        -------
+        object
+            As the function returns it.
+
+        Raises
+        ------
+        TypeError
+            If there is something else in the arguments. The message names the path.
+        """
+        call = self._call
+        skeleton, leaves = call.dispatcher._take_apart(*args, **kwargs)
+        if skeleton != call.skeleton:
+            raise TypeError(
+                "this was compiled for other arguments: "
+                f"{call.skeleton.diff(skeleton)}. Call the function itself, "
+                "which traces again, or lower it for these"
+            )
+        if not call.specialization.serves_identities(skeleton):
+            raise TypeError(
+                "this was compiled for other arguments: its result holds what belongs "
+                "to a function or object of the call that it was lowered for, and this "
+                "call has another one, if an equal one"
+            )
+        try:
+            returned = self._stage(*leaves)
+        except Exception as error:
+            texts = [arg for arg in error.args if type(arg) is str]
+            note_paths(error, "leaves", "\n".join(texts), skeleton)
+            raise
+        return call._replace(skeleton=skeleton).put_together(returned, leaves)
+
+
+class Flat(NamedTuple):
+    """A call as a function of arrays alone.
+
+    Attributes
+    ----------
+    fun : callable
+        Compiled by ``jax.jit``: takes as many arrays as there are `leaves`, and returns
+        a tuple of those of the result.
+    leaves : tuple
+        The arrays of the call.
+    unflatten : callable
+        Makes the result of what `fun` returns, or of anything in the place of it.
+    """
+
+    fun: Any
+    leaves: tuple[Any, ...]
+    unflatten: Callable[[Iterable[Any]], Any]
+
+
+def _flat(stage: Any, call: _Call) -> Flat:
+    compiled, out = call.compiled, stage.out_info
+    tree = jax.tree.structure(out)
+
+    def fun(*leaves: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(jax.tree.leaves(compiled(*leaves)))
+
+    def unflatten(arrays: Iterable[Any]) -> Any:
+        returned = jax.tree.unflatten(tree, list(arrays))
+        return call.put_together(returned, call.leaves)
+
+    fun.__name__ = fun.__qualname__ = compiled.__name__
+    return Flat(jax.jit(fun), call.leaves, unflatten)
+
+
+def stage(
+    name: str,
+    dispatcher: Any,
+    specialization: Any,
+    compiled: Any,
+    skeleton: _core.Skeleton,
+    leaves: tuple[Any, ...],
+) -> Any:
+    """Make a stage for a call.
+
+    Parameters
+    ----------
+    name : str
+        Of the dispatcher's method that was called.
+    dispatcher : Dispatcher
+        Whose it is.
+    specialization : Specialization
+        What would serve the call.
+    compiled : callable
+        Its ``jax.jit``-compiled function.
+    skeleton : Skeleton
+        Of the call.
+    leaves : tuple
+        Of the call: arrays, or stand-ins.
+
+    Returns
+    -------
+    Traced, Lowered, Flat or object
+        What the method returns.
+    """
+    call = _Call(dispatcher, specialization, compiled, skeleton, leaves)
+    # It says how JAX calls functions, and here none is called.
+    with jax.disable_jit(False):
+        traced = Traced(compiled.trace(*leaves), call)
+        if name == "lower":
+            return traced.lower()
+        if name == "eval_shape":
+            return traced.out_info
+        if name == "flat":
+            return _flat(traced._stage, call)
+        return traced

@@ -1,0 +1,307 @@
+"""A dispatcher ahead of a call: `trace`, `lower`, `eval_shape` and `flat`."""
+
+import dataclasses
+import functools
+import subprocess
+import sys
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+import autojit
+
+
+@dataclasses.dataclass
+class Layer:
+    w: object
+    act: str = "tanh"
+
+    def __call__(self, x):
+        return {"y": getattr(jnp, self.act)(self.w @ x), "act": self.act}
+
+    @autojit.jit
+    def method(self, x):
+        return self(x)
+
+
+def apply(layer, x, *, scale=1.0):
+    return {**layer(x), "y": scale * layer(x)["y"], "layer": layer, "scale": scale}
+
+
+W, X = jnp.arange(6.0).reshape(2, 3), jnp.arange(3.0)
+ABSTRACT_W = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+ABSTRACT_X = jax.ShapeDtypeStruct((3,), jnp.float32)
+
+
+@pytest.fixture
+def f():
+    return autojit.jit(apply, share=False)
+
+
+def assert_same(result, expected):
+    left, right = autojit.flatten(result), autojit.flatten(expected)
+    assert left[1] == right[1]
+    for one, other in zip(left[0], right[0], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+# --- the stages ---
+
+
+@pytest.mark.parametrize(
+    ("w", "x"), [(W, X), (ABSTRACT_W, ABSTRACT_X), (ABSTRACT_W, X)]
+)
+def test_a_compiled_one_does_what_the_function_does(f, w, x):
+    compiled = f.lower(Layer(w), x, scale=2.0).compile()
+    assert_same(compiled(Layer(W), X, scale=2.0), apply(Layer(W), X, scale=2.0))
+    layer = Layer(2 * W)
+    result = compiled(layer, X, scale=2.0)
+    assert_same(result, apply(layer, X, scale=2.0))
+    assert result["layer"].w is layer.w  # untouched, as in a call
+
+
+def test_stages_and_calls_share_traces(f):
+    f.trace(Layer(ABSTRACT_W), ABSTRACT_X).lower().compile()
+    f.lower(Layer(W), X)
+    f.eval_shape(Layer(W), ABSTRACT_X)
+    f.flat(Layer(W), X)
+    f(Layer(W), X)
+    assert f.cache_info()[:3] == (1, 1, 1)
+    f.lower(Layer(W, "sin"), X)
+    assert f.cache_info().traces == 2
+    f(Layer(W, "sin"), X)
+    assert f.cache_info().traces == 2
+
+
+def test_a_stage_has_what_that_of_jax_has(f):
+    def plain(w, x):
+        return jnp.tanh(w @ x)
+
+    theirs = jax.jit(plain).trace(W, X)
+    ours = f.trace(Layer(W), X)
+    for _ in range(3):
+        missing = {name for name in dir(theirs) if name[0] != "_"} - set(dir(ours))
+        assert not missing
+        for name in ("as_text", "cost_analysis", "memory_analysis"):
+            if hasattr(theirs, name):
+                assert type(getattr(ours, name)()) is type(getattr(theirs, name)())
+        if hasattr(theirs, "lower"):
+            theirs, ours = theirs.lower(), ours.lower()
+        elif hasattr(theirs, "compile"):
+            options = {"xla_embed_ir_in_executable": True}
+            theirs, ours = theirs.compile(), ours.compile(compiler_options=options)
+    assert isinstance(f, jax.stages.Wrapped)
+    assert "tanh" in str(f.trace(Layer(W), X).jaxpr)
+    with pytest.raises(AttributeError, match="_no_such_thing"):
+        _ = ours._no_such_thing
+
+
+def test_arguments_and_results_are_told_in_objects(f):
+    stage = f.trace(Layer(ABSTRACT_W), X, scale=2.0)
+    for _ in range(3):
+        (layer, x), kwargs = stage.args_info
+        assert type(layer) is Layer
+        assert (layer.act, kwargs) == ("tanh", {"scale": 2.0})
+        assert (layer.w.shape, x.shape, x.dtype) == ((2, 3), (3,), jnp.float32)
+        out = stage.out_info
+        assert type(out["y"]) is jax.ShapeDtypeStruct
+        assert (out["y"].shape, out["y"].dtype) == ((2,), jnp.float32)
+        assert out["layer"] == Layer(ABSTRACT_W)
+        assert out["scale"] == 2.0
+        stage = stage.lower() if hasattr(stage, "lower") else stage
+        stage = stage.compile() if hasattr(stage, "compile") else stage
+
+
+def test_eval_shape_computes_nothing(f):
+    expected = {"y": jax.ShapeDtypeStruct((2,), jnp.float32), "act": "tanh"}
+    expected |= {"layer": Layer(ABSTRACT_W), "scale": 1.0}
+    assert f.eval_shape(Layer(ABSTRACT_W), ABSTRACT_X) == expected
+    assert f.eval_shape(Layer(W), X) == expected
+    copied = autojit.jit(apply, forward=False)
+    assert copied.eval_shape(Layer(W), X) == expected
+    assert autojit.jit(lambda x: x + 1).eval_shape(ABSTRACT_X) == ABSTRACT_X
+    assert autojit.jit(lambda n: n + 1).eval_shape(1) == 2
+
+
+def test_methods_partials_and_callable_objects():
+    layer = Layer(W)
+    expected = layer(X)
+    for stage in (
+        Layer.method.lower(layer, X),
+        autojit.jit(layer).lower(ABSTRACT_X),
+        autojit.jit(layer.__call__).lower(X),
+        autojit.jit(functools.partial(Layer.__call__, layer)).lower(X),
+    ):
+        args = (layer, X) if stage._call.skeleton._num_positional == 2 else (X,)
+        assert_same(stage.compile()(*args), expected)
+
+
+def test_a_stand_in_is_an_array_only_here():
+    """A call that gets one gets an object like others."""
+    f = autojit.jit(lambda like: jnp.zeros(like.shape, like.dtype))
+    assert f(ABSTRACT_X).shape == (3,)
+    assert f.eval_shape(ABSTRACT_W) == ABSTRACT_W
+
+
+def test_inside_of_a_trace(f):
+    @jax.jit
+    def outer(w, x):
+        shape = f.eval_shape(Layer(w), x)["y"].shape
+        return f(Layer(w), x)["y"].reshape(shape)
+
+    assert outer(W, X).shape == (2,)
+
+
+def test_where_jax_does_not_compile(f):
+    with jax.disable_jit():
+        assert f.eval_shape(Layer(ABSTRACT_W), ABSTRACT_X)["y"].shape == (2,)
+        assert "tanh" in str(f.trace(Layer(W), X).jaxpr)
+
+
+# --- other arguments than those that it was compiled for ---
+
+
+def make(value):
+    return lambda x: x + value
+
+
+@pytest.mark.parametrize(
+    ("lowered_for", "called_with", "message"),
+    [
+        ([Layer(W), X], [Layer(W, "sin"), X], r"args\[0\].act: was 'tanh', now 'sin'"),
+        ([Layer(W), X], [Layer(W), 2.0], r"args\[1\]: was an array, now 2.0"),
+        ([Layer(W), X], [(W, "tanh"), X], r"args\[0\]: was Layer\(w=\*, act='tanh'\)"),
+        ([Layer(W), X], [Layer(W)], "had 2 positional arguments .* has now 1"),
+        ([[X, X]], [[X, X, X]], r"args\[0\]: had 2 items, has now 3"),
+        ([{"a": X}], [{"a": X, "b": 1}], r"args\[0\]: has now 'b'"),
+        ([{"a": X, "b": 1}], [{"a": X}], r"args\[0\]: has no longer 'b'"),
+        ([{"a": 1, "b": 1}], [{"b": 1, "a": 1}], "keys in another order, 'b' where"),
+        ([[[X]] * 2], [[[X], [X]]], r"args\[0\]\[0\]: is the same object as in an"),
+        ([make(1)], [make(2)], r"args\[0\]: a function that differs in .*was 1, now 2"),
+        ([range(1000)], [range(999)], r"args\[0\].*1000.*999"),
+        (["a" * 2000], ["b" * 2000], r"was 'a{59} \.\.\. a{19}', now 'b{59} \.\.\. b"),
+        ([np.arange(2000)], [np.arange(2001)], r"was array\(\[.{,70}\), now array"),
+    ],
+)
+def test_what_differs_is_told_by_path(lowered_for, called_with, message):
+    compiled = autojit.jit(lambda *args: len(args)).lower(*lowered_for).compile()
+    assert compiled(*lowered_for) == len(lowered_for)
+    with pytest.raises(TypeError, match=message) as raised:
+        compiled(*called_with)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 500
+
+
+def test_skeletons_tell_how_they_differ():
+    _, before = autojit.flatten(Layer([1, 2]))
+    _, now = autojit.flatten(Layer([1, 3]))
+    assert before.diff(now) == "obj.w[1]: was 2, now 3"
+    assert now.diff(before) == "obj.w[1]: was 3, now 2"
+    assert before.diff(autojit.flatten(Layer([1, 2]))[1]) is None
+    with pytest.raises(TypeError, match="another skeleton"):
+        before.diff("something else")
+
+
+def test_another_shape_is_told_by_path(f):
+    compiled = f.lower(Layer(W), X).compile()
+    with pytest.raises(TypeError) as raised:
+        compiled(Layer(W), jnp.ones(4))
+    assert "leaves[1] is args[1]" in raised.value.__notes__
+
+
+def test_the_callers_own_objects_come_back_or_it_is_an_error():
+    class Opaque:
+        def __reduce__(self):
+            raise TypeError("not to be taken apart")
+
+        def __eq__(self, other):
+            return type(other) is Opaque
+
+        def __hash__(self):
+            return 1
+
+    first, second = Opaque(), Opaque()
+    compiled = autojit.jit(lambda obj, x: (obj, x + 1)).lower(first, X).compile()
+    assert compiled(first, X)[0] is first
+    assert compiled(second, X)[0] is second
+
+    def hides(fun, x):
+        return {"holds": lambda: fun}, x
+
+    compiled = autojit.jit(hides).lower(make(1), X).compile()
+    with pytest.raises(TypeError, match="what belongs to a function or object"):
+        compiled(make(1), X)
+
+
+# --- errors, warnings, options ---
+
+
+def test_a_trace_that_fails_leaves_nothing(f):
+    with pytest.raises(AttributeError, match="no_such_function"):
+        f.lower(Layer(W, "no_such_function"), X)
+    assert f.cache_info().currsize == 0
+    with pytest.raises(TypeError):
+        f.trace(Layer(W))
+    assert f.cache_info().currsize == 0
+
+
+def test_warnings_are_those_of_a_call():
+    def fun(x):
+        warnings.warn("look out", UserWarning, stacklevel=1)
+        return x + 1
+
+    with pytest.warns(UserWarning, match="look out"):
+        autojit.jit(fun).lower(X)
+    with pytest.warns(UserWarning, match="look out"):
+        autojit.jit(fun)(X)
+
+
+def test_donated_arguments():
+    f = autojit.jit(lambda state, x: {"w": state["w"] + x}, donate_argnums=0)
+    stage = f.lower({"w": ABSTRACT_X}, X)
+    (state, x), _ = stage.args_info
+    assert (state["w"].donated, x.donated) == (True, False)
+    given = {"w": jnp.ones(3)}
+    stage.compile()(given, X)
+    assert given["w"].is_deleted()
+
+
+# --- flat ---
+
+
+def test_a_function_of_arrays_alone(f):
+    flat = f.flat(Layer(W), X, scale=2.0)
+    assert [leaf.shape for leaf in flat.leaves] == [(2, 3), (3,)]
+    returned = flat.fun(*flat.leaves)
+    assert type(returned) is tuple
+    assert_same(flat.unflatten(returned), apply(Layer(W), X, scale=2.0))
+    assert "tanh" in str(jax.make_jaxpr(flat.fun)(*flat.leaves))
+    grad = jax.grad(lambda *leaves: flat.fun(*leaves)[0].sum())(*flat.leaves)
+    assert grad.shape == (2, 3)
+    abstract = f.flat(Layer(ABSTRACT_W), ABSTRACT_X, scale=2.0)
+    assert abstract.leaves == (ABSTRACT_W, ABSTRACT_X)
+    assert abstract.fun(W, X)[0].shape == (2,)
+    alone = autojit.jit(lambda x: x + 1).flat(X)
+    assert alone.unflatten(alone.fun(X)).shape == (3,)
+
+
+CALL_IT = """
+import sys
+import jax.numpy as jnp
+from jax import export
+exported = export.deserialize(bytearray(open(sys.argv[1], "rb").read()))
+print(exported.call(jnp.arange(6.0).reshape(2, 3), jnp.arange(3.0))[0].tolist())
+"""
+
+
+def test_an_export_is_called_in_another_process(tmp_path):
+    f = autojit.jit(lambda layer, x: layer(x), forward=False)
+    flat = f.flat(Layer(ABSTRACT_W), ABSTRACT_X)
+    file = tmp_path / "layer.export"
+    file.write_bytes(export.export(flat.fun)(*flat.leaves).serialize())
+    printed = subprocess.check_output([sys.executable, "-c", CALL_IT, file], text=True)
+    np.testing.assert_allclose(eval(printed), Layer(W)(X)["y"], rtol=1e-6)
