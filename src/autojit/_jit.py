@@ -102,6 +102,12 @@ def jit(
         this and `donate_argnames` is inferred from the other.
     donate_argnames : str or iterable of str, optional
         The same by name.
+    static_argnums : int or sequence of int, optional
+        Which positional arguments hold no arrays. All that is no array is static
+        anyway: this is there for functions that were wrapped by ``jax.jit``, and makes
+        an array there an error, as it does.
+    static_argnames : str or iterable of str, optional
+        The same by name.
     forward : bool, default: True
         Whether an array that the function returns untouched is handed straight back:
         the very object that came in, without a copy or an output of the compiled
@@ -132,8 +138,8 @@ def jit(
     TypeError
         If `fun` can't be called, or an option is of the wrong type.
     ValueError
-        If `maxsize` or `maxbytes` is not positive, or a donated argument is none of
-        `fun`'s.
+        If `maxsize` or `maxbytes` is not positive, or an option names an argument that
+        is none of `fun`'s.
 
     See Also
     --------

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Annotated, Any, TypedDict, cast
 
-from autojit._donate import donated_arguments
+from autojit._arguments import OPTIONS, named_arguments
 from autojit._limits import as_bound
 
 
@@ -27,6 +27,8 @@ class JitOptions(TypedDict, total=False):
     compiler_options: Annotated[dict[str, Any] | None, _Default(None, for_jax=True)]
     donate_argnums: Annotated[int | Sequence[int] | None, _Default(None)]
     donate_argnames: Annotated[str | Iterable[str] | None, _Default(None)]
+    static_argnums: Annotated[int | Sequence[int] | None, _Default(None)]
+    static_argnames: Annotated[str | Iterable[str] | None, _Default(None)]
     forward: Annotated[bool, _Default(True)]
     share: Annotated[Hashable, _Default(True)]
     maxsize: Annotated[int | None, _Default(4096)]
@@ -49,7 +51,7 @@ class Checked(typing.NamedTuple):
     maxbytes: int
 
     def of(self, fun: Callable[..., Any]) -> Checked:
-        """Say which arguments are donated, by place and by name.
+        """Say which arguments are donated or static, by place and by name.
 
         Parameters
         ----------
@@ -66,13 +68,21 @@ class Checked(typing.NamedTuple):
         TypeError, ValueError
             As ``jax.jit`` raises them.
         """
-        argnums = self.options["donate_argnums"]
-        argnames = self.options["donate_argnames"]
-        if argnums is None and argnames is None:
+        if all(self.options[name] is None for name in OPTIONS):
             return self
-        argnums, argnames = donated_arguments(fun, argnums, argnames)
-        donated = {"donate_argnums": argnums, "donate_argnames": argnames}
-        return self._replace(options=self.options | donated)
+        named = named_arguments(fun, self.options)
+        return self._replace(options=self.options | named)
+
+
+_INSTEAD = {
+    "in_shardings": "put the arrays where they belong with jax.device_put, before the "
+    "call: it computes where its arguments are",
+    "out_shardings": "use jax.lax.with_sharding_constraint in the function",
+    "device": "use jax.device_put on the arguments, or jax.default_device",
+    "backend": "use jax.device_put on the arguments, or jax.default_device",
+    "abstracted_axes": "export the function with symbolic shapes, see Dispatcher.flat",
+}
+"""What to do where ``jax.jit`` has an option that makes no sense for objects."""
 
 
 def checked(given: JitOptions) -> Checked:
@@ -96,6 +106,8 @@ def checked(given: JitOptions) -> Checked:
         If a bound is not positive.
     """
     for name, value in given.items():
+        if name in _INSTEAD:
+            raise TypeError(f"autojit.jit has no {name}: {_INSTEAD[name]}")
         if name not in DEFAULTS:
             raise TypeError(f"jit() got an unexpected keyword argument {name!r}")
         if _HINTS[name].__origin__ is bool and not isinstance(value, bool):

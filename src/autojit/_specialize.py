@@ -46,8 +46,8 @@ EAGER = _Eager()
 
 
 _STATIC_HERE = (
-    "autojit.jit needs no static_argnums: a Python number is static where an array is "
-    "traced"
+    "under autojit.jit static_argnums makes no difference: a Python number is static "
+    "where an array is traced"
 )
 
 
@@ -175,17 +175,31 @@ def _weakly(fun: Any) -> Callable[[], Any]:
         return lambda: fun
 
 
-def _donated(skeleton: _core.Skeleton, options: dict[str, Any]) -> tuple[int, ...]:
-    """Return the numbers of the leaves of donated arguments."""
-    if options["donate_argnums"] is None:
+def _leaves_in(
+    use: str, skeleton: _core.Skeleton, options: dict[str, Any]
+) -> tuple[int, ...]:
+    """Return the numbers of the leaves of arguments that are donated, or static."""
+    if options[f"{use}_argnums"] is None:
         return ()
     count = skeleton._num_positional
-    places = [at + count if at < 0 else at for at in options["donate_argnums"]]
+    places = [at + count if at < 0 else at for at in options[f"{use}_argnums"]]
     arguments: list[int | str] = [at for at in places if at >= 0]
-    arguments += options["donate_argnames"]
+    arguments += options[f"{use}_argnames"]
     return tuple(
         sorted({leaf for one in arguments for leaf in skeleton._argument_leaves(one)})
     )
+
+
+def _check_static(skeleton: _core.Skeleton, options: dict[str, Any]) -> None:
+    """Look for arrays where ``jax.jit`` would find that they can't be hashed."""
+    for leaf in _leaves_in("static", skeleton, options):
+        path = skeleton._leaf_path(leaf)
+        if "." not in path:  # not in an object, which may hash whatever it holds
+            raise ValueError(
+                f"{path} is an array, in an argument that is static by static_argnums "
+                "or static_argnames: name only arguments without arrays there, or none "
+                "at all, since all that is no array is static anyway"
+            )
 
 
 def specialize(
@@ -216,7 +230,8 @@ def specialize(
     # Weak: the specializations of a function must not keep it alive. Whoever calls
     # them does.
     weak_fun = None if in_tree else _weakly(fun)
-    donated = _donated(specialization.skeleton, options)
+    _check_static(specialization.skeleton, options)
+    donated = _leaves_in("donate", specialization.skeleton, options)
 
     def flat(*leaves: Any) -> Any:
         # `jax.jit` calls this without tracing only under `jax.disable_jit`. Then the

@@ -60,8 +60,8 @@ def test_what_cannot_be_called_cannot_be_wrapped(fun, wrap):
 @pytest.mark.parametrize(
     ("wrap", "option"),
     [
-        (autojit.jit, "static_argnums"),
-        (autojit.jit, "static_argnames"),
+        (autojit.jit, "in_shardings"),
+        (autojit.jit, "out_shardings"),
         (autojit.jit, "max_size"),
         (autojit.jit, "spam"),
         (autojit.jax_autojit, "forward"),

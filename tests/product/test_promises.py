@@ -1208,7 +1208,7 @@ def test_jit_difference_options():
     assert options - of_jit == {"forward", "share", "maxsize", "maxbytes"}
     assert options & of_jit == {
         *("inline", "keep_unused", "compiler_options"),
-        *("donate_argnums", "donate_argnames"),
+        *("donate_argnums", "donate_argnames", "static_argnums", "static_argnames"),
     }
 
 

@@ -1,48 +1,62 @@
-"""Which arguments are donated, said in ``jax.jit``'s words."""
+"""Arguments that options speak of by place and by name, in ``jax.jit``'s words."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
+_USES = ("donate", "static")
+OPTIONS = tuple(f"{use}_arg{what}" for use in _USES for what in ("nums", "names"))
+"""The options that name arguments."""
 
-def donated_arguments(
-    fun: Callable[..., Any],
-    argnums: int | Sequence[int] | None,
-    argnames: str | Iterable[str] | None,
-) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Check what is to be donated, and infer one of the two from the other.
+
+def named_arguments(
+    fun: Callable[..., Any], given: Mapping[str, Any]
+) -> dict[str, tuple[Any, ...]]:
+    """Check options that name arguments, and infer places from names, and vice versa.
 
     Parameters
     ----------
     fun : callable
         The function.
-    argnums : int, sequence of int or None
-        Places of positional arguments.
-    argnames : str, iterable of str or None
-        Names of arguments.
+    given : mapping
+        The options, None for one that was not given: an int, a str, or an iterable of
+        these.
 
     Returns
     -------
-    argnums : tuple of int
-        Places, as they were given or inferred.
-    argnames : tuple of str
-        Names, as they were given or inferred.
+    dict
+        Those options of which one of a pair was given, in full: a tuple of places, or
+        of names.
 
     Raises
     ------
     TypeError, ValueError
         As ``jax.jit`` raises them.
     """
-    # Iterators are read once.
-    if argnames is not None and not isinstance(argnames, str):
-        argnames = tuple(argnames)
-    if argnums is not None and not hasattr(argnums, "__index__"):
-        argnums = tuple(argnums)
-    jax.jit(fun, donate_argnums=argnums, donate_argnames=argnames)  # checks them
+    known = {name: _read(given[name]) for name in OPTIONS}  # iterators are read once
+    jax.jit(fun, **known)  # checks them
+    inferred: dict[str, tuple[Any, ...]] = {}
+    for use in _USES:
+        pair = f"{use}_argnums", f"{use}_argnames"
+        if any(known[name] is not None for name in pair):
+            places_and_names = _infer(fun, *(known[name] for name in pair))
+            inferred.update(zip(pair, places_and_names, strict=True))
+    return inferred
+
+
+def _read(given: Any) -> Any:
+    if given is None or isinstance(given, str) or hasattr(given, "__index__"):
+        return given
+    return tuple(given)
+
+
+def _infer(
+    fun: Callable[..., Any], argnums: Any, argnames: Any
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
     nums = _as_tuple(argnums)
     names = _as_tuple(argnames)
     try:
