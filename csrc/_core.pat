@@ -34,6 +34,7 @@
         def lower(self, *args: Any, **kwargs: Any) -> Lowered: ...
         def eval_shape(self, *args: Any, **kwargs: Any) -> Any: ...
         def flat(self, *args: Any, **kwargs: Any) -> Flat: ...
+        def explain(self, *args: Any, **kwargs: Any) -> str | None: ...
 
 # How a dispatcher is made and what it keeps are private.
 ^autojit\._core\.Dispatcher\.__new__$:
@@ -108,6 +109,10 @@
     def flat(self, *args: Any, **kwargs: Any) -> Flat:
         \doc
 
+^autojit\._core\.Dispatcher\.explain$:
+    def explain(self, *args: Any, **kwargs: Any) -> str | None:
+        \doc
+
 ^autojit\._core\.Dispatcher\._take_apart$:
     def _take_apart(
         self, *args: Any, **kwargs: Any
@@ -136,6 +141,10 @@
 
 ^autojit\._core\.Skeleton\.diff$:
     def diff(self, other: Skeleton, /) -> str | None:
+        \doc
+
+^autojit\._core\.Skeleton\._distance$:
+    def _distance(self, other: Skeleton, /) -> int:
         \doc
 
 ^autojit\._core\.Skeleton\._leaf_path$:

@@ -251,11 +251,9 @@ Owned specialize(Dispatcher* self, Skeleton* skeleton) {
     return std::move(found.specialization);
   }
   Specialization* one = as_specialization(made.get());
-  if (statistics.is_on) {
-    one->why = why_traced(found.stale, caller_of(self).fun, skeleton).release();
-    if (one->why == nullptr) {
-      return {};
-    }
+  one->why = why_traced(found.stale, caller_of(self).fun, skeleton).release();
+  if (one->why == nullptr) {
+    return {};
   }
   for (std::size_t i = kMostStale - 1; i < found.stale.size(); ++i) {
     drop(as_specialization(found.stale[i]));
@@ -303,6 +301,31 @@ Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager) {
 
 }  // namespace
 
+namespace {
+
+// Takes the first frames of the exception that is set, those of one file of ours, out
+// of its traceback: JAX takes out only what is below its own.
+void hide_first_frames() {
+  Owned error = take_exception();
+  Owned traceback = Owned::steal(PyException_GetTraceback(error.get()));
+  PyObject* file = nullptr;
+  while (traceback && traceback.get() != Py_None) {
+    auto* entry = reinterpret_cast<PyTracebackObject*>(traceback.get());
+    Owned code =
+        Owned::steal(reinterpret_cast<PyObject*>(PyFrame_GetCode(entry->tb_frame)));
+    PyObject* its_file = reinterpret_cast<PyCodeObject*>(code.get())->co_filename;
+    file = file == nullptr ? its_file : file;
+    if (its_file != file) {
+      break;
+    }
+    traceback = Owned::borrow(reinterpret_cast<PyObject*>(entry->tb_next));
+  }
+  PyException_SetTraceback(error.get(), traceback ? traceback.get() : Py_None);
+  set_exception(std::move(error));
+}
+
+}  // namespace
+
 Owned stage(Dispatcher* self, CallView& call, PyObject* name) {
   call.stand_ins = config.stand_ins;
   Table* table = self->table;
@@ -341,6 +364,7 @@ Owned stage(Dispatcher* self, CallView& call, PyObject* name) {
       compiled.get(), skeleton.get(), given.get(), nullptr));
   --specialization->in_flight;
   if (!made) {
+    hide_first_frames();
     say_where(served);
     const SavedError error;
     settle(specialization, false);
@@ -352,12 +376,51 @@ Owned stage(Dispatcher* self, CallView& call, PyObject* name) {
                                                               : Owned();
 }
 
+Owned explain(Dispatcher* self, CallView& call) {
+  call.stand_ins = config.stand_ins;
+  OwnedVector leaves;
+  Found found;
+  Owned skeleton = look_up(self, call, leaves, found);
+  Owned given = skeleton ? tuple_of(leaves.data(), leaves.size()) : Owned();
+  if (!given) {
+    return {};
+  }
+  Specialization* one =
+      found.specialization ? as_specialization(found.specialization.get()) : nullptr;
+  Owned compiled = Owned::borrow(
+      one != nullptr && one->compiled != nullptr ? one->compiled : Py_None);
+  Owned why = one != nullptr ? Owned::borrow(Py_None)
+                             : why_traced(found.stale, caller_of(self).fun,
+                                          as_skeleton(skeleton.get()));
+  Owned others = why ? traced_in(*self->table, one) : Owned();
+  return Owned::steal(others ? PyObject_CallFunctionObjArgs(
+                                   config.explain, compiled.get(), skeleton.get(),
+                                   given.get(), why.get(), others.get(), nullptr)
+                             : nullptr);
+}
+
 Owned take_apart(CallView& call, OwnedVector& leaves) {
-  Program program;
-  NodeObjects reduced;
-  return flatten_call(call, program, leaves, reduced)
-             ? new_skeleton(std::move(program), "")
-             : Owned();
+  for (;;) {
+    Program program;
+    NodeObjects reduced;
+    if (!flatten_call(call, program, leaves, reduced)) {
+      return {};
+    }
+    Owned skeleton = new_skeleton(std::move(program), "");
+    if (!skeleton || reduced.empty()) {
+      return skeleton;
+    }
+    Program& written = as_skeleton(skeleton.get())->program;
+    int faithful = check_call(written, leaves.data(), reduced, true);
+    if (faithful == 1) {
+      return skeleton;
+    }
+    written.omitted.clear();  // they are not known
+    if (faithful < 0) {
+      return {};
+    }
+    leaves.clear();  // what was taken apart in vain is now known
+  }
 }
 
 Owned dispatch(Dispatcher* self, CallView& call, bool& is_eager) {

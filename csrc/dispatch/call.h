@@ -17,6 +17,10 @@ Owned dispatch(Dispatcher* self, CallView& call, bool& is_eager);
 // with an exception set on failure. Runs Python.
 Owned stage(Dispatcher* self, CallView& call, PyObject* name);
 
+// Why a call would be traced, by `config.explain`: a new str, None if it would not be,
+// or nothing with an exception set on failure. Runs Python.
+Owned explain(Dispatcher* self, CallView& call);
+
 // The skeleton of a call, with its leaves in `leaves`; nothing with an exception set on
 // failure. Runs Python.
 Owned take_apart(CallView& call, OwnedVector& leaves);

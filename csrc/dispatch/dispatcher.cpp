@@ -378,6 +378,18 @@ constexpr char kLower[] = "lower";
 constexpr char kEvalShape[] = "eval_shape";
 constexpr char kFlat[] = "flat";
 
+PyObject* dispatcher_explain(PyObject* object, PyObject* const* args, Py_ssize_t nargs,
+                             PyObject* kwnames) {
+  Dispatcher* self = as_dispatcher(object);
+  if (!is_filled(self)) {
+    return nullptr;
+  }
+  Owned held = Owned::borrow(object);
+  CallView call = view_of(self, args, static_cast<std::size_t>(nargs), kwnames);
+  call.hold();
+  return explain(self, call).release();
+}
+
 PyObject* dispatcher_take_apart(PyObject* object, PyObject* const* args,
                                 Py_ssize_t nargs, PyObject* kwnames) {
   Dispatcher* self = as_dispatcher(object);
@@ -572,6 +584,19 @@ PyMethodDef dispatcher_methods[] = {
      "this\n"
      "    call; and ``unflatten(arrays)``, which makes the result of what `fun` "
      "returns.\n"},
+    {"explain", as_method(guarded<dispatcher_explain>), METH_FASTCALL | METH_KEYWORDS,
+     "explain($self, /, *args, **kwargs)\n--\n\n"
+     "Say why a call would be traced.\n\n"
+     "Parameters\n----------\n"
+     "*args, **kwargs\n"
+     "    The arguments of a call. Each array in them may be a "
+     "`jax.ShapeDtypeStruct`.\n"
+     "\n"
+     "Returns\n-------\n"
+     "str or None\n"
+     "    What differs from the nearest of the calls that were traced, with its path,\n"
+     "    on one line: ``args[1].lr: was 0.1, now 0.2``. None if the call would be\n"
+     "    served without a trace. Settings of JAX, such as x64, are not looked at.\n"},
     {"_take_apart", as_method(guarded<dispatcher_take_apart>),
      METH_FASTCALL | METH_KEYWORDS,
      "_take_apart($self, /, *args, **kwargs)\n--\n\n"

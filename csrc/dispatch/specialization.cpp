@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "dispatch/limits.h"
-#include "dispatch/statistics.h"
 #include "dispatch/table.h"
 #include "python/errors.h"
 #include "skeleton/closures.h"
@@ -80,8 +79,12 @@ PyObject* specialization_begin(PyObject* self, PyObject* fun) {
   }
   Owned skeleton = Owned::borrow(one->skeleton->object());
   bool is_first = one->programs++ == 0;
-  if (!is_first && statistics.is_on) {
-    Py_XSETREF(one->why, PyUnicode_FromString("another shape, dtype or setting"));
+  if (!is_first) {
+    Owned why = Owned::steal(PyUnicode_FromString("another shape, dtype or setting"));
+    if (!why) {
+      return nullptr;
+    }
+    Py_XSETREF(one->why, why.release());
   }
   return note_dependencies(one, fun != Py_None ? fun : nullptr) &&
                  (is_first || note_changed_functions(one->skeleton))
@@ -102,6 +105,13 @@ PyObject* specialization_go_by_identity(PyObject* self, PyObject* skeleton) {
   Py_RETURN_NONE;
 }
 
+PyObject* specialization_others(PyObject* self, PyObject* /*args*/) {
+  Specialization* one = as_specialization(self);
+  return (one->table != nullptr ? traced_in(*one->table, one)
+                                : Owned::steal(PyTuple_New(0)))
+      .release();
+}
+
 PyObject* specialization_serves(PyObject* self, PyObject* call) {
   if (!Py_IS_TYPE(call, &SkeletonType)) {
     PyErr_SetString(PyExc_TypeError, "the skeleton of a call is needed");
@@ -120,6 +130,10 @@ PyMethodDef specialization_methods[] = {
     {"keep_to_one", specialization_keep_to_one, METH_NOARGS,
      "keep_to_one($self, /)\n--\n\n"
      "Serve no dispatcher but those that may use it by now."},
+    {"others", guarded<specialization_others>, METH_NOARGS,
+     "others($self, /)\n--\n\n"
+     "Give the skeletons that the function was traced for beside this one, the one "
+     "used last\nfirst."},
     {"serves_identities", specialization_serves, METH_O,
      "serves_identities($self, call, /)\n--\n\n"
      "Whether a call that is equal to its own has the very functions and opaque "

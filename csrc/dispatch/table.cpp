@@ -211,6 +211,21 @@ bool find(Table* table, const Caller& caller, Skeleton* skeleton, Found& found) 
   return true;
 }
 
+Owned traced_in(const Table& table, const Specialization* except) {
+  std::vector<Specialization*> traced;
+  for (const auto& [hash, one] : *table.by_hash) {
+    if (one != except && one->programs != 0) {
+      traced.push_back(one);
+    }
+  }
+  std::sort(traced.begin(), traced.end(),
+            [](const auto* a, const auto* b) { return a->used > b->used; });
+  std::vector<PyObject*> skeletons(traced.size());
+  std::transform(traced.begin(), traced.end(), skeletons.begin(),
+                 [](const auto* one) { return one->skeleton->object(); });
+  return tuple_of(skeletons.data(), skeletons.size());
+}
+
 void insert(Table* table, Specialization* specialization, PyObject* compiled) {
   table->by_hash->emplace(specialization->hash, specialization);
   Py_INCREF(specialization);

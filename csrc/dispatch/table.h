@@ -97,6 +97,10 @@ Owned dependencies_in(Table* table, PyObject* fun, const Skeleton* call);
 // this call. False with an exception set on failure. May run Python.
 bool find(Table* table, const Caller& caller, Skeleton* skeleton, Found& found);
 
+// The skeletons that the function was traced for, but for that of `except`, the one
+// used last first: a new tuple, or nothing with an exception set on failure.
+Owned traced_in(const Table& table, const Specialization* except);
+
 // Adds a specialization with its compiled function; what no longer fits goes. May run
 // Python.
 void insert(Table* table, Specialization* specialization, PyObject* compiled);

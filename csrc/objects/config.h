@@ -22,6 +22,8 @@ struct Config {
                                        // -> compiled
   PyObject* stage = nullptr;           // (name, dispatcher, specialization, compiled,
                                        // skeleton, leaves) -> what JAX makes of it
+  PyObject* explain = nullptr;         // (compiled or None, skeleton, leaves, why,
+                                       // skeletons traced) -> str or None
   PyObject* stand_ins = nullptr;       // the class of what stands for an array there
   PyObject* say_where = nullptr;       // (error, skeleton, compiled, leaves)
   PyObject* replay = nullptr;          // (warnings, leaves, seen)
@@ -48,6 +50,7 @@ inline constexpr std::pair<const char*, PyObject * Config::*> kConfig[] = {
     {"specialize", &Config::specialize},
     {"settings", &Config::settings},
     {"stage", &Config::stage},
+    {"explain", &Config::explain},
     {"stand_ins", &Config::stand_ins},
     {"say_where", &Config::say_where},
     {"replay", &Config::replay},

@@ -217,12 +217,21 @@ int equal_nodes(const Program& a, const Program& b, bool& differ) {
 
 bool first_difference(const Program& a, const Program& b, std::size_t& index) {
   bool differ = false;
-  for (index = 0; index < std::min(a.nodes.size(), b.nodes.size()); ++index) {
+  std::size_t end = std::min(a.nodes.size(), b.nodes.size());
+  std::size_t extent = end;  // the first that differs, if it has to be that
+  for (index = 0; index < end; ++index) {
     int same = same_at(a, b, index, differ);
-    if (same != 1) {
-      return same == 0;
+    if (same < 0) {
+      return false;
+    }
+    if (same == 0 && a.nodes[index].kind == Kind::Extent &&
+        b.nodes[index].kind == Kind::Extent) {
+      extent = std::min(extent, index);  // as what it says of its parts would
+    } else if (same == 0) {
+      return true;
     }
   }
+  index = extent < end ? extent - 1 : end;
   return true;
 }
 

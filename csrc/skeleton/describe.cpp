@@ -1,9 +1,11 @@
 #include "skeleton/describe.h"
 
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <vector>
 
+#include "objects/function_state.h"
 #include "objects/reduction.h"
 #include "objects/type_plan.h"
 #include "python/errors.h"
@@ -91,6 +93,30 @@ std::string argument(const Node& call, std::size_t part) {
   return "kwargs[" + text_of(name, PyObject_Repr) + "]";
 }
 
+// A function's code is the first of what it holds.
+std::string part_of_function(const Program& program, const Way& way) {
+  static const char* const kParts[] = {
+      ".__code__", ".__globals__",    ".__defaults__", ".__kwdefaults__",
+      ".__dict__", ".__name__",       ".__qualname__", ".__module__",
+      ".__doc__",  ".__annotations__"};
+  static_assert(std::size(kParts) == kStateParts);
+  if (way.part < kStateParts) {
+    return kParts[way.part];
+  }
+  std::size_t cell = way.part - kStateParts;
+  PyObject* code = program.nodes[way.node + 2].object;
+  Owned names = Owned::steal(
+      PyCode_Check(code) ? PyCode_GetFreevars(reinterpret_cast<PyCodeObject*>(code))
+                         : nullptr);
+  PyErr_Clear();
+  auto place = static_cast<Py_ssize_t>(cell);
+  return ".__closure__[" +
+         (names && place < PyTuple_GET_SIZE(names.get())
+              ? text_of(PyTuple_GET_ITEM(names.get(), place), PyObject_Repr)
+              : std::to_string(cell)) +
+         "]";
+}
+
 // What a reader writes for one step of the way. `is_state`: the node is the state of a
 // reduction, so that its keys are attributes.
 std::string step_text(const Program& program, const Way& way, bool is_state) {
@@ -105,7 +131,10 @@ std::string step_text(const Program& program, const Way& way, bool is_state) {
     case Step::None:
       break;
     case Step::Index:
-      return index_text(part);
+      if (node.kind == Kind::Closure) {
+        return part_of_function(program, way);
+      }
+      return node.kind == Kind::Cell ? "" : index_text(part);
     case Step::Element:
       return ".elements" + index_text(part);
     case Step::Field:
@@ -381,23 +410,19 @@ Owned describe(const Program& program) {
 }
 
 Owned describe_part(const Program& program, std::size_t index) {
-  constexpr Py_ssize_t kMost = 80;
-  constexpr Py_ssize_t kEnd = 20;
   Describer describer(program, index);
-  Owned text = describer.part() ? as_str(describer.text) : Owned();
-  Owned words = Owned::steal(text ? PyUnicode_Split(text.get(), nullptr, -1) : nullptr);
-  Owned space = Owned::steal(PyUnicode_FromString(" "));
-  Owned line =
-      Owned::steal(words && space ? PyUnicode_Join(space.get(), words.get()) : nullptr);
-  Py_ssize_t size = line ? PyUnicode_GET_LENGTH(line.get()) : 0;
-  if (size <= kMost) {
-    return line;
+  if (!describer.part()) {
+    return {};
   }
-  Owned begin = Owned::steal(PyUnicode_Substring(line.get(), 0, kMost - kEnd));
-  Owned end = Owned::steal(PyUnicode_Substring(line.get(), size - kEnd, size));
-  return Owned::steal(begin && end
-                          ? PyUnicode_FromFormat("%U ... %U", begin.get(), end.get())
-                          : nullptr);
+  std::string line;  // a repr may have several, which begin with spaces
+  bool is_first = true;
+  for (char character : describer.text) {
+    is_first = character == '\n' || (is_first && character == ' ');
+    if (!is_first || (line.empty() ? character != '\n' : line.back() != ' ')) {
+      line += character == '\n' ? ' ' : character;
+    }
+  }
+  return as_str(line);
 }
 
 namespace {

@@ -11,7 +11,7 @@ namespace autojit {
 
 // The repr of a skeleton.
 Owned describe(const Program& program);
-// The same of what stands at one node, on one line and abridged.
+// The same of what stands at one node, on one line.
 Owned describe_part(const Program& program, std::size_t index);
 // What has a name that functions read, as one would write it: `module.name`.
 Owned describe_read(const Program& program, std::size_t read);

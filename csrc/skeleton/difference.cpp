@@ -69,6 +69,49 @@ Owned join(Owned path, const char* text, Owned object) {
                      : nullptr);
 }
 
+// A text that is not too long, by what stands around a place in it.
+Owned abridged(const Owned& text, Py_ssize_t around) {
+  constexpr Py_ssize_t kMost = 80;
+  constexpr Py_ssize_t kBefore = 30;
+  Py_ssize_t size = PyUnicode_GET_LENGTH(text.get());
+  if (size <= kMost) {
+    return Owned::borrow(text.get());
+  }
+  Py_ssize_t begin = std::clamp<Py_ssize_t>(around - kBefore, 0, size - kMost);
+  Owned part = Owned::steal(PyUnicode_Substring(text.get(), begin, begin + kMost));
+  return Owned::steal(part ? PyUnicode_FromFormat("%s%U%s", begin > 0 ? "... " : "",
+                                                  part.get(),
+                                                  begin + kMost < size ? " ..." : "")
+                           : nullptr);
+}
+
+// What was and what is, with the first characters in which they differ.
+Owned was_and_is(const Owned& where, const Owned& was, const Owned& is) {
+  Py_ssize_t end =
+      std::min(PyUnicode_GET_LENGTH(was.get()), PyUnicode_GET_LENGTH(is.get()));
+  Py_ssize_t same = 0;
+  while (same < end &&
+         PyUnicode_READ_CHAR(was.get(), same) == PyUnicode_READ_CHAR(is.get(), same)) {
+    ++same;
+  }
+  Owned before = abridged(was, same);
+  Owned now = before ? abridged(is, same) : Owned();
+  return Owned::steal(now ? PyUnicode_FromFormat("%U: was %U, now %U", where.get(),
+                                                 before.get(), now.get())
+                          : nullptr);
+}
+
+Owned text_at(const Program& program, std::size_t index) {
+  return program.nodes[index].kind == Kind::Leaf
+             ? Owned::steal(PyUnicode_FromString("an array"))
+             : describe_part(program, index);
+}
+
+Owned short_text_at(const Program& program, std::size_t index) {
+  Owned text = text_at(program, index);
+  return text ? abridged(text, 0) : Owned();
+}
+
 // How two objects with keys tell themselves apart by these; nothing without an
 // exception if they don't.
 Owned difference_of_keys(const Program& a, const Program& b, const char* root,
@@ -76,18 +119,74 @@ Owned difference_of_keys(const Program& a, const Program& b, const char* root,
   std::size_t gone = key_of_one(a, index, b, index);
   std::size_t come = key_of_one(b, index, a, index);
   if (come != b.nodes.size()) {
-    return join(path(b, root, index), "has now ", describe_part(b, come));
+    return join(path(b, root, index), "has now ", short_text_at(b, come));
   }
   if (gone != a.nodes.size()) {
-    return join(path(a, root, index), "has no longer ", describe_part(a, gone));
+    return join(path(a, root, index), "has no longer ", short_text_at(a, gone));
+  }
+  if (a.nodes[index].size != b.nodes[index].size) {
+    Owned where = path(b, root, index);
+    return Owned::steal(where ? PyUnicode_FromFormat("%U: had %u keys, has now %u",
+                                                     where.get(), a.nodes[index].size,
+                                                     b.nodes[index].size)
+                              : nullptr);
   }
   return {};
 }
 
-Owned text_at(const Program& program, std::size_t index) {
-  return program.nodes[index].kind == Kind::Leaf
-             ? Owned::steal(PyUnicode_FromString("an array"))
-             : describe_part(program, index);
+// The number by which an object is known that occurs more than once, or 0.
+std::uint32_t slot_of(const Node& node) {
+  if (node.kind == Kind::Ref) {
+    return node.size;
+  }
+  return has_slot(node) ? node.extra : 0;
+}
+
+// Where else an object stands that occurs more than once.
+Owned other_place(const Program& program, const char* root, std::size_t index) {
+  std::uint32_t slot = slot_of(program.nodes[index]);
+  std::size_t other = 0;
+  while (other == index ||
+         !(program.nodes[other].kind == Kind::Ref || has_slot(program.nodes[other])) ||
+         slot_of(program.nodes[other]) != slot) {
+    ++other;
+  }
+  return path(program, root, other);
+}
+
+bool is_only_shared_otherwise(const Program& a, const Program& b, std::size_t index) {
+  const Node& x = a.nodes[index];
+  const Node& y = b.nodes[index];
+  return x.kind == Kind::Ref || y.kind == Kind::Ref ||
+         (x.kind == y.kind && parts_of(a, x) == parts_of(b, y) && has_slot(x) &&
+          has_slot(y) && x.extra != y.extra);
+}
+
+Owned difference_of_sharing(const Program& a, const Program& b, const char* root,
+                            std::size_t index) {
+  Owned where = path(b, root, index);
+  if (where && slot_of(b.nodes[index]) != 0) {
+    Owned other = other_place(b, root, index);
+    return Owned::steal(other ? PyUnicode_FromFormat("%U: is now the same object as %U",
+                                                     where.get(), other.get())
+                              : nullptr);
+  }
+  Owned other = where ? other_place(a, root, index) : Owned();
+  return Owned::steal(
+      other ? PyUnicode_FromFormat("%U: is no longer the same object as %U",
+                                   where.get(), other.get())
+            : nullptr);
+}
+
+// What stands for the content of an object that is not seen in its parts, or nullptr.
+Skeleton* content_of(const Program& program, std::size_t index) {
+  const Node& node = program.nodes[index];
+  if (node.kind == Kind::Owner) {
+    return as_skeleton(program.contents[node.size]);
+  }
+  bool has_one = node.kind == Kind::Reduce && program.nodes[index + 1].extra != 0;
+  return has_one ? as_skeleton(program.contents[program.nodes[index + 1].extra - 1])
+                 : nullptr;
 }
 
 Owned difference_at(const Program& a, const Program& b, const char* root,
@@ -104,15 +203,16 @@ Owned difference_at(const Program& a, const Program& b, const char* root,
              : nullptr);
   }
   std::size_t holder = holder_of_key(a, index);
-  if (holder != index || (x.kind == y.kind && has_pairs(x) && x.size != y.size)) {
+  bool is_one_class = x.kind == y.kind && owned_object(x) == owned_object(y);
+  if (holder != index || (is_one_class && has_pairs(x) && x.size != y.size)) {
     Owned text = difference_of_keys(a, b, root, holder);
     if (text || PyErr_Occurred() != nullptr) {
       return text;
     }
   }
-  if (holder != index) {
-    Owned was = describe_part(a, index);
-    Owned is = was ? describe_part(b, index) : Owned();
+  if (holder != index && is_value(x.kind) && is_value(y.kind)) {
+    Owned was = short_text_at(a, index);
+    Owned is = was ? short_text_at(b, index) : Owned();
     Owned where = is ? path(a, root, holder) : Owned();
     return Owned::steal(
         where
@@ -120,17 +220,26 @@ Owned difference_at(const Program& a, const Program& b, const char* root,
                                    where.get(), is.get(), was.get())
             : nullptr);
   }
-  Owned where = path(b, root, index);
-  bool is_same_kind = x.kind == y.kind && parts_of(a, x) == parts_of(b, y);
-  if (where && ((is_same_kind && has_slot(x) && has_slot(y) && x.extra != y.extra) ||
-                x.kind == Kind::Ref || y.kind == Kind::Ref)) {
-    return Owned::steal(PyUnicode_FromFormat(
-        "%U: is the same object as in another place, or no longer is", where.get()));
+  if (is_only_shared_otherwise(a, b, index)) {
+    return difference_of_sharing(a, b, root, index);
   }
-  if (where && x.kind == y.kind && row_of(x.kind).size == Size::Items &&
-      x.size != y.size && x.object == y.object) {
+  Owned where = path(b, root, index);
+  if (where && is_one_class && row_of(x.kind).size == Size::Items && x.size != y.size) {
     return Owned::steal(PyUnicode_FromFormat("%U: had %u items, has now %u",
                                              where.get(), x.size, y.size));
+  }
+  Skeleton* before = is_one_class ? content_of(a, index) : nullptr;
+  Skeleton* now = is_one_class ? content_of(b, index) : nullptr;
+  std::size_t inner = 0;
+  if (where && before != nullptr && now != nullptr) {
+    const char* inner_root = PyUnicode_AsUTF8(where.get());
+    if (inner_root == nullptr ||
+        !first_difference(before->program, now->program, inner)) {
+      return {};
+    }
+    if (inner < std::min(before->program.nodes.size(), now->program.nodes.size())) {
+      return difference_at(before->program, now->program, inner_root, inner);
+    }
   }
   Owned was = where ? text_at(a, index) : Owned();
   Owned is = was ? text_at(b, index) : Owned();
@@ -138,10 +247,12 @@ Owned difference_at(const Program& a, const Program& b, const char* root,
     return {};
   }
   if (PyUnicode_Compare(was.get(), is.get()) == 0) {
-    return Owned::steal(PyUnicode_FromFormat("%U: another %U", where.get(), is.get()));
+    Owned text = abridged(is, 0);
+    return Owned::steal(
+        text ? PyUnicode_FromFormat("%U: another %U", where.get(), text.get())
+             : nullptr);
   }
-  return Owned::steal(
-      PyUnicode_FromFormat("%U: was %U, now %U", where.get(), was.get(), is.get()));
+  return was_and_is(where, was, is);
 }
 
 // The same for what functions hold and read. The parts of a program of closures are the
@@ -154,6 +265,7 @@ Owned difference_of_functions(Skeleton* before, Skeleton* now) {
   }
   const Program& call = now->program;
   std::size_t function = 0;
+  Owned read;
   Owned inner;
   if (first != Py_None && second != Py_None) {
     Owned held_first = Owned::borrow(first);
@@ -174,7 +286,7 @@ Owned difference_of_functions(Skeleton* before, Skeleton* now) {
     function = std::min(part, call.functions.size() - 1);
     if (part >= call.functions.size() &&
         part - call.functions.size() < a.holders.size()) {
-      inner = describe_read(a, part - call.functions.size());
+      read = describe_read(a, part - call.functions.size());
     } else if (is_in_both) {
       inner = difference_at(a, b, "", index);
     }
@@ -187,14 +299,31 @@ Owned difference_of_functions(Skeleton* before, Skeleton* now) {
     ++node;
   }
   Owned where = path(call, now->root, node);
+  if (where && inner) {
+    return Owned::steal(PyUnicode_FromFormat("%U%U", where.get(), inner.get()));
+  }
   return Owned::steal(
-      where ? PyUnicode_FromFormat(inner ? "%U: a function that differs in %V"
-                                         : "%U: another function%V",
-                                   where.get(), inner.get(), "")
+      where ? PyUnicode_FromFormat(read ? "%U: a function that reads %V, which differs"
+                                        : "%U: another function%V",
+                                   where.get(), read.get(), "")
             : nullptr);
 }
 
 }  // namespace
+
+std::size_t distance(const Skeleton* first, const Skeleton* second) {
+  const std::vector<Node>& a = first->program.nodes;
+  const std::vector<Node>& b = second->program.nodes;
+  std::size_t most = std::max(a.size(), b.size());
+  std::size_t differ = 0;
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    if (a[i].kind != b[i].kind || (a[i].size != b[i].size && !is_value(a[i].kind))) {
+      return 2 * most - i;
+    }
+    differ += is_value(a[i].kind) && !same_value(a[i].kind, a[i].object, b[i].object);
+  }
+  return differ + most - std::min(a.size(), b.size());
+}
 
 Owned difference(Skeleton* before, Skeleton* now) {
   const Program& a = before->program;

@@ -12,4 +12,9 @@ namespace autojit {
 // hold both.
 Owned difference(Skeleton* before, Skeleton* now);
 
+// How far apart two skeletons are, to find the nearest of several: in how many nodes
+// they differ, if they have the same structure; else more, the sooner they part. Only
+// what is compared without running Python counts.
+std::size_t distance(const Skeleton* first, const Skeleton* second);
+
 }  // namespace autojit

@@ -327,6 +327,14 @@ PyObject* skeleton_diff(PyObject* self, PyObject* other) {
   return difference(as_skeleton(self), as_skeleton(other)).release();
 }
 
+PyObject* skeleton_distance(PyObject* self, PyObject* other) {
+  if (!Py_IS_TYPE(other, &SkeletonType)) {
+    PyErr_SetString(PyExc_TypeError, "another skeleton is needed");
+    return nullptr;
+  }
+  return PyLong_FromSize_t(distance(as_skeleton(self), as_skeleton(other)));
+}
+
 PyMethodDef skeleton_methods[] = {
     {"_handed_through", guarded<skeleton_handed_through>, METH_O,
      "_handed_through($self, call, /)\n--\n\nList the objects of a result that are "
@@ -348,6 +356,9 @@ PyMethodDef skeleton_methods[] = {
      "str or None\n"
      "    The first difference on a walk through both, with its path, on one line:\n"
      "    ``obj.config['act']: was 'tanh', now 'relu'``. None if the two are equal.\n"},
+    {"_distance", skeleton_distance, METH_O,
+     "_distance($self, other, /)\n--\n\nTell how far apart two skeletons are, to find "
+     "the nearest of several."},
     {"_node_path", guarded<skeleton_node_path>, METH_O,
      "_node_path($self, number, /)\n--\n\nSay where a node stands."},
     {"_leaf_path", guarded<skeleton_leaf_path>, METH_O,

@@ -5,6 +5,7 @@ rewrite its assertions, and warn if autojit is imported before pytest starts.
 """
 
 from autojit._core import Dispatcher, Skeleton
+from autojit._explain import RetracingError, max_traces, no_retracing
 from autojit._install import install, uninstall
 from autojit._jit import CacheInfo, flatten, jax_autojit, jit
 from autojit._limits import ProcessInfo, process_info, set_limits
@@ -16,12 +17,15 @@ __all__ = [
     "CacheInfo",
     "Dispatcher",
     "ProcessInfo",
+    "RetracingError",
     "Skeleton",
     "__version__",
     "flatten",
     "install",
     "jax_autojit",
     "jit",
+    "max_traces",
+    "no_retracing",
     "pickle_flatten",
     "pickle_unflatten",
     "process_info",

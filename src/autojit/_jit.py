@@ -21,6 +21,7 @@ import numpy as np
 from autojit import _core
 from autojit._core import Dispatcher, Skeleton
 from autojit._exceptions import Traceback
+from autojit._explain import explain
 from autojit._jax_private import is_leaf, settings
 from autojit._options import UNSET, JitOptions, checked, signature
 from autojit._reduce import ORDINARY_STATE, arrays_differ, reduce, set_state
@@ -336,6 +337,7 @@ _core.configure(
     specialize=specialize,
     settings=settings,
     stage=stage,
+    explain=explain,
     stand_ins=jax.ShapeDtypeStruct,
     say_where=say_where,
     replay=replay,

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from autojit import _core
+from autojit import _core, _explain
 from autojit._jax_private import hide_frames
 from autojit._options import FOR_JAX
 from autojit._results import check_handed_through, take_back_tracers
@@ -175,10 +175,25 @@ def _weakly(fun: Any) -> Callable[[], Any]:
         return lambda: fun
 
 
-def _leaves_in(
+def leaves_in(
     use: str, skeleton: _core.Skeleton, options: dict[str, Any]
 ) -> tuple[int, ...]:
-    """Return the numbers of the leaves of arguments that are donated, or static."""
+    """Find the leaves of arguments that options speak of.
+
+    Parameters
+    ----------
+    use : {"donate", "static"}
+        Which options.
+    skeleton : Skeleton
+        Of the call.
+    options : dict
+        All of them, see `JitOptions`.
+
+    Returns
+    -------
+    tuple of int
+        Their numbers.
+    """
     if options[f"{use}_argnums"] is None:
         return ()
     count = skeleton._num_positional
@@ -192,7 +207,7 @@ def _leaves_in(
 
 def _check_static(skeleton: _core.Skeleton, options: dict[str, Any]) -> None:
     """Look for arrays where ``jax.jit`` would find that they can't be hashed."""
-    for leaf in _leaves_in("static", skeleton, options):
+    for leaf in leaves_in("static", skeleton, options):
         path = skeleton._leaf_path(leaf)
         if "." not in path:  # not in an object, which may hash whatever it holds
             raise ValueError(
@@ -231,7 +246,7 @@ def specialize(
     # them does.
     weak_fun = None if in_tree else _weakly(fun)
     _check_static(specialization.skeleton, options)
-    donated = _leaves_in("donate", specialization.skeleton, options)
+    donated = leaves_in("donate", specialization.skeleton, options)
 
     def flat(*leaves: Any) -> Any:
         # `jax.jit` calls this without tracing only under `jax.disable_jit`. Then the
@@ -239,6 +254,7 @@ def specialize(
         if _CONFIG.jax_disable_jit:
             return EAGER
         own_fun = None if weak_fun is None else weak_fun()
+        _explain.begin(specialization, leaves, about.shapes, about.full_name)
         skeleton = specialization.begin(own_fun)
         traced_fun, args, kwargs = skeleton.unflatten(leaves)
         if own_fun is not None:
@@ -271,6 +287,7 @@ def specialize(
     # JAX names the compiled module, profiles and errors after the function, and finds
     # its source by `__wrapped__`; what is called has a signature of its own.
     about: Any = flat  # to a type checker, functions have no such attributes
+    about.shapes = _explain.Shapes()
     function = fun.__func__ if isinstance(fun, types.MethodType) else fun
     name = getattr(function, "__name__", None)
     flat.__name__ = name if isinstance(name, str) else type(function).__name__

@@ -11,7 +11,12 @@ from typing import Any, NamedTuple
 import jax
 
 from autojit import _core
-from autojit._specialize import note_paths
+from autojit._jax_private import hide_frames
+from autojit._specialize import leaves_in, note_paths, say_where
+
+hide_frames(__file__)
+
+_ShapeDtypeStruct: Any = jax.ShapeDtypeStruct  # without types in some versions
 
 
 class _Call(NamedTuple):
@@ -21,7 +26,6 @@ class _Call(NamedTuple):
     specialization: Any
     compiled: Any
     skeleton: _core.Skeleton
-    leaves: tuple[Any, ...]
 
     def put_together(self, returned: Any, leaves: Sequence[Any]) -> Any:
         """Make the result of what a stage has in its place."""
@@ -72,14 +76,15 @@ class _Stage:
         object
             As the function returns it.
         """
-        given = tuple(map(_shape_of, self._call.leaves))
+        # As JAX says it of an array that was computed.
+        given = [
+            _ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=self._weak_type(leaf))
+            for leaf in jax.tree.leaves(self._stage.in_avals)
+        ]
         return self._call.put_together(self._stage.out_info, given)
 
-
-def _shape_of(leaf: Any) -> Any:
-    if isinstance(leaf, (jax.ShapeDtypeStruct, jax.Ref)):
-        return leaf
-    return jax.eval_shape(lambda x: x, leaf)
+    def _weak_type(self, aval: Any) -> bool:
+        return False
 
 
 class Traced(_Stage):
@@ -87,6 +92,9 @@ class Traced(_Stage):
 
     Beside what is here it has what `jax.stages.Traced` has.
     """
+
+    def _weak_type(self, aval: Any) -> bool:
+        return bool(aval.weak_type)
 
     def lower(self, **options: Any) -> Lowered:
         """Lower it to what can be compiled.
@@ -170,8 +178,31 @@ class Compiled(_Stage):
         except Exception as error:
             texts = [arg for arg in error.args if type(arg) is str]
             note_paths(error, "leaves", "\n".join(texts), skeleton)
+            say_where(error, skeleton, call.compiled, leaves)
             raise
         return call._replace(skeleton=skeleton).put_together(returned, leaves)
+
+    @property
+    def output_shardings(self) -> tuple[Any, ...]:
+        """The shardings of the arrays that are computed, those handed back left out.
+
+        Returns
+        -------
+        tuple of jax.sharding.Sharding
+            In the order in which they stand in the result.
+        """
+        return tuple(jax.tree.leaves(self._stage.output_shardings))
+
+    @property
+    def output_formats(self) -> tuple[Any, ...]:
+        """The same as formats: shardings, and how the arrays lie in memory.
+
+        Returns
+        -------
+        tuple of jax.experimental.layout.Format
+            In the order in which they stand in the result.
+        """
+        return tuple(jax.tree.leaves(self._stage.output_formats))
 
 
 class Flat(NamedTuple):
@@ -181,7 +212,8 @@ class Flat(NamedTuple):
     ----------
     fun : callable
         Compiled by ``jax.jit``: takes as many arrays as there are `leaves`, and returns
-        a tuple of those of the result.
+        a tuple of those of the result, untouched ones included. Takes other shapes as
+        long as all else in the result is the same.
     leaves : tuple
         The arrays of the call.
     unflatten : callable
@@ -193,19 +225,27 @@ class Flat(NamedTuple):
     unflatten: Callable[[Iterable[Any]], Any]
 
 
-def _flat(stage: Any, call: _Call) -> Flat:
-    compiled, out = call.compiled, stage.out_info
-    tree = jax.tree.structure(out)
+def _flat(call: _Call, leaves: tuple[Any, ...]) -> Flat:
+    compiled = call.compiled
+    known: list[_core.Skeleton] = []  # of the result
 
     def fun(*leaves: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(jax.tree.leaves(compiled(*leaves)))
+        with jax.disable_jit(False):
+            result = call.put_together(compiled(*leaves), leaves)
+        arrays, skeleton = _core.flatten(result, None)
+        if not known:
+            known.append(skeleton)
+        elif skeleton != known[0]:
+            raise TypeError(
+                "for these arrays the result has other parts that are no arrays: "
+                f"{known[0].diff(skeleton)}. Make another flat function for them"
+            )
+        return tuple(arrays)
 
-    def unflatten(arrays: Iterable[Any]) -> Any:
-        returned = jax.tree.unflatten(tree, list(arrays))
-        return call.put_together(returned, call.leaves)
-
+    jax.eval_shape(fun, *leaves)
     fun.__name__ = fun.__qualname__ = compiled.__name__
-    return Flat(jax.jit(fun), call.leaves, unflatten)
+    donated = leaves_in("donate", call.skeleton, call.dispatcher._options)
+    return Flat(jax.jit(fun, donate_argnums=donated), leaves, known[0].unflatten)
 
 
 def stage(
@@ -238,7 +278,7 @@ def stage(
     Traced, Lowered, Flat or object
         What the method returns.
     """
-    call = _Call(dispatcher, specialization, compiled, skeleton, leaves)
+    call = _Call(dispatcher, specialization, compiled, skeleton)
     # It says how JAX calls functions, and here none is called.
     with jax.disable_jit(False):
         traced = Traced(compiled.trace(*leaves), call)
@@ -247,5 +287,5 @@ def stage(
         if name == "eval_shape":
             return traced.out_info
         if name == "flat":
-            return _flat(traced._stage, call)
+            return _flat(call, leaves)
         return traced

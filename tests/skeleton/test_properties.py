@@ -1330,6 +1330,14 @@ def test_a_graph_is_taken_apart_and_put_together(plan):
 fewer = settings(max_examples=max(20, settings().max_examples * 3 // 5))
 
 
+def check_difference(one, two, same):
+    for first, second in ((one, two), (two, one)):
+        text = first.diff(second)
+        assert (text is None) is same
+        assert text is None or re.match(r"obj.*?: \S", text)
+        assert first._distance(second) >= 0
+
+
 @fewer
 @given(plans())
 @examples
@@ -1345,6 +1353,7 @@ def test_a_copy_changed_in_one_place_has_another_skeleton(plan):
         assert (one == two) is same, change
         assert (two == one) is same, change
         assert (one != two) is not same, change
+        check_difference(one, two, same)
         if same:
             assert hash(one) == hash(two), change
 
@@ -1354,7 +1363,9 @@ def test_a_copy_changed_in_one_place_has_another_skeleton(plan):
 def test_two_graphs_have_equal_skeletons_if_and_only_if_they_are_equal(one, two):
     _, first = autojit.flatten(build(one))
     _, second = autojit.flatten(build(two))
-    assert (first == second) is alike(one, two)
+    same = alike(one, two)
+    assert (first == second) is same
+    check_difference(first, second, same)
 
 
 # --- Calls

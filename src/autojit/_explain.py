@@ -1,0 +1,283 @@
+"""Why a function is traced: said on request, and an error where it must not be."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+import sysconfig
+import types
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jaxlib
+
+from autojit import _core
+
+_LOGGER = logging.getLogger("autojit")
+_CONFIG: Any = jax.config
+_MOST_SHAPES = 16
+
+
+class RetracingError(RuntimeError):
+    """A function was about to be traced where that is forbidden."""
+
+    __module__ = "autojit"
+
+
+class _Limit:
+    """How many traces a block may make, and whether first ones count."""
+
+    def __init__(self, most: int, counts_first: bool) -> None:
+        self.most = most
+        self.counts_first = counts_first
+        self.count = 0
+
+
+_limits: ContextVar[tuple[_Limit, ...]] = ContextVar("limits", default=())
+
+
+@contextmanager
+def no_retracing() -> Iterator[None]:
+    """Forbid functions to be traced more than once, until the end of the block.
+
+    The first trace of a function is not an error.
+
+    Raises
+    ------
+    RetracingError
+        In the block, where a function that was traced before is about to be traced
+        again. The message says why, with the path of what has changed.
+
+    See Also
+    --------
+    max_traces : bounds how often functions are traced at all.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import autojit
+    >>> scale = autojit.jit(lambda x, config: x * config["by"])
+    >>> with autojit.no_retracing():
+    ...     for by in (1.0, 1.5):
+    ...         y = scale(jnp.ones(2), {"by": by})
+    Traceback (most recent call last):
+    autojit.RetracingError: ...<lambda> would be traced again: args[1]['by']: was 1.0...
+    """
+    with _limited(_Limit(0, counts_first=False)):
+        yield
+
+
+@contextmanager
+def max_traces(number: int, /) -> Iterator[None]:
+    """Bound how often functions are traced, until the end of the block.
+
+    Parameters
+    ----------
+    number : int
+        How often at most, all functions together. 0 forbids first traces, too.
+
+    Raises
+    ------
+    RetracingError
+        In the block, where one more trace is about to begin. The message says why.
+    ValueError
+        If `number` is negative.
+
+    See Also
+    --------
+    no_retracing : lets each function be traced once.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import autojit
+    >>> double = autojit.jit(lambda x: 2 * x)
+    >>> with autojit.max_traces(1):
+    ...     y = double(jnp.ones(2))
+    ...     y = double(jnp.zeros(2))
+    """
+    if number < 0:
+        raise ValueError(
+            f"max_traces needs a number that is not negative, got {number}"
+        )
+    with _limited(_Limit(number, counts_first=True)):
+        yield
+
+
+@contextmanager
+def _limited(limit: _Limit) -> Iterator[None]:
+    token = _limits.set((*_limits.get(), limit))
+    try:
+        yield
+    finally:
+        _limits.reset(token)
+
+
+def is_explaining() -> bool:
+    """Tell whether each trace is to be explained in the log."""
+    return bool(_CONFIG.jax_explain_cache_misses) or os.environ.get(
+        "AUTOJIT_EXPLAIN", ""
+    ).lower() in ("1", "true", "yes", "on")
+
+
+class Shapes:
+    """The shapes and dtypes that one specialization was traced for."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Any, ...]] = []
+
+    def add(self, leaves: Sequence[Any]) -> None:
+        """Note those of a trace."""
+        self.seen = [*self.seen, _avals(leaves)][-_MOST_SHAPES:]
+
+    def differ(self, leaves: Sequence[Any], skeleton: _core.Skeleton) -> str | None:
+        """Say what differs from the nearest of those that were seen, if anything."""
+        now = _avals(leaves)
+
+        def changed(before: tuple[Any, ...]) -> list[int]:
+            return [i for i, aval in enumerate(before) if aval != now[i]]
+
+        nearest = min(reversed(self.seen), key=lambda seen: len(changed(seen)))
+        first = next(iter(changed(nearest)), None)
+        if first is None:
+            return None
+        path = skeleton._leaf_path(first)
+        before, after = (_short(avals[first]) for avals in (nearest, now))
+        more = len(changed(nearest)) - 1
+        others = f", and {more} other{'s' * (more > 1)}" if more else ""
+        return f"{path}: was {before}, now {after}{others}"
+
+
+def _avals(leaves: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(
+        jax.core.ShapedArray(leaf.shape, leaf.dtype, weak_type=leaf.weak_type)
+        if isinstance(leaf, jax.ShapeDtypeStruct)
+        else jax.typeof(leaf)
+        for leaf in leaves
+    )
+
+
+def _short(aval: Any) -> str:
+    return f"{aval} (weakly typed)" if getattr(aval, "weak_type", False) else str(aval)
+
+
+def _reason(
+    why: str, skeleton: _core.Skeleton, traced: Sequence[_core.Skeleton]
+) -> tuple[str, bool]:
+    """Say why a skeleton has no specialization, and whether nothing has any."""
+    if why.startswith("changed: "):
+        return f"{why.removeprefix('changed: ')} has changed", False
+    if why == "not to be shared":
+        return "its last trace printed or changed something, and is not shared", False
+    if not traced:
+        return "it has not been traced yet", True
+    nearest = min(traced, key=skeleton._distance)
+    text = nearest.diff(skeleton)
+    if text is None:
+        return "the trace for equal arguments is another dispatcher's", False
+    number = len(traced)
+    return f"{text}" + (f" (nearest of {number} traced)" if number > 1 else ""), False
+
+
+def explain(
+    compiled: Any,
+    skeleton: _core.Skeleton,
+    leaves: Sequence[Any],
+    why: str | None,
+    traced: Sequence[_core.Skeleton],
+) -> str | None:
+    """Say why a call would be traced.
+
+    Parameters
+    ----------
+    compiled : callable or None
+        The compiled function that would serve it.
+    skeleton : Skeleton
+        Of the call.
+    leaves : sequence
+        Of the call.
+    why : str or None
+        What the core knows, if there is none.
+    traced : sequence of Skeleton
+        What the function was traced for.
+
+    Returns
+    -------
+    str or None
+        One line; None if it would not be traced.
+    """
+    if compiled is None:
+        return _reason(why or "", skeleton, traced)[0]
+    shapes = compiled.__wrapped__.shapes
+    if not shapes.seen:
+        return "it has not been traced yet"
+    return cast(str | None, shapes.differ(leaves, skeleton))
+
+
+def begin(
+    specialization: Any, leaves: Sequence[Any], shapes: Shapes, function: str
+) -> None:
+    """Note that a trace is about to begin, and explain it where that is asked for.
+
+    Parameters
+    ----------
+    specialization : Specialization
+        What is traced.
+    leaves : sequence
+        Of the call.
+    shapes : Shapes
+        Those of the traces before.
+    function : str
+        What a reader calls the function.
+
+    Raises
+    ------
+    RetracingError
+        If it must not begin.
+    """
+    limits, explaining = _limits.get(), is_explaining()
+    if limits or explaining:
+        skeleton, is_first = specialization.skeleton, False
+        if shapes.seen:
+            reason = shapes.differ(leaves, skeleton)
+            reason = reason or "a setting of JAX, or where arrays are, has changed"
+        else:
+            why, traced = specialization.why or "", specialization.others()
+            reason, is_first = _reason(why, skeleton, traced)
+        again = "" if is_first else " again"
+        for limit in limits:
+            limit.count += limit.counts_first or not is_first
+            if limit.count > limit.most:
+                raise RetracingError(
+                    f"{function} would be traced{again}: {reason}{_called_from()}"
+                )
+        if explaining:
+            _LOGGER.warning(
+                "%s is traced%s: %s%s", function, again, reason, _called_from()
+            )
+    shapes.add(leaves)
+
+
+@functools.cache
+def _not_the_callers() -> tuple[str, ...]:
+    folders = (
+        os.path.join(os.path.dirname(os.path.abspath(file)), "")
+        for file in (jax.__file__, jaxlib.__file__, __file__)
+    )
+    return *folders, os.path.join(sysconfig.get_path("stdlib"), "contextlib.py")
+
+
+def _called_from() -> str:
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(_not_the_callers()):
+            return f"; called at {Path(file).name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
