@@ -299,10 +299,6 @@ Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager) {
   return result;
 }
 
-}  // namespace
-
-namespace {
-
 // Takes the first frames of the exception that is set, those of one file of ours, out
 // of its traceback: JAX takes out only what is below its own.
 void hide_first_frames() {

@@ -142,6 +142,7 @@ namespace {
 // exception set. Sets `is_checked` if that was found by comparing. May run Python.
 int admits(Table* table, const Caller& caller, Specialization* one,
            const Skeleton* call, bool& is_checked) {
+  is_checked = false;
   if (caller.admissions.has(one)) {
     return 1;
   }

@@ -17,7 +17,12 @@ bool has_pairs(const Node& node) {
   return size == Size::Pairs || size == Size::Attributes;
 }
 
-// The nodes of the keys of a dict, or of the names of an instance's attributes.
+bool is_set(const Node& node) {
+  return node.kind == Kind::Set || node.kind == Kind::FrozenSet;
+}
+
+// The nodes of the keys of a dict, of the names of an instance's attributes, or of the
+// elements of a set.
 std::vector<std::size_t> keys_of(const Program& program, std::size_t index) {
   const Node& node = program.nodes[index];
   std::size_t at = index + (has_extent(node) ? 2U : 1U);
@@ -27,7 +32,8 @@ std::vector<std::size_t> keys_of(const Program& program, std::size_t index) {
   std::vector<std::size_t> keys;
   for (std::uint32_t i = 0; i < node.size; ++i) {
     keys.push_back(at);
-    at = end_of(program, end_of(program, at));
+    at = end_of(program, at);
+    at = is_set(node) ? at : end_of(program, at);
   }
   return keys;
 }
@@ -55,7 +61,8 @@ std::size_t key_of_one(const Program& a, std::size_t x, const Program& b,
 // The last node before `index` that has it as a key, or `index`.
 std::size_t holder_of_key(const Program& program, std::size_t index) {
   for (std::size_t i = index; i-- != 0;) {
-    if (has_pairs(program.nodes[i]) && end_of(program, i) > index) {
+    const Node& node = program.nodes[i];
+    if ((has_pairs(node) || is_set(node)) && end_of(program, i) > index) {
       std::vector<std::size_t> keys = keys_of(program, i);
       return std::find(keys.begin(), keys.end(), index) != keys.end() ? i : index;
     }
@@ -102,9 +109,21 @@ Owned was_and_is(const Owned& where, const Owned& was, const Owned& is) {
 }
 
 Owned text_at(const Program& program, std::size_t index) {
-  return program.nodes[index].kind == Kind::Leaf
-             ? Owned::steal(PyUnicode_FromString("an array"))
-             : describe_part(program, index);
+  const Node& node = program.nodes[index];
+  if (node.kind == Kind::Leaf) {
+    return Owned::steal(PyUnicode_FromString("a jax.Array"));
+  }
+  if (is_value(node.kind) && PyFunction_Check(node.object)) {
+    auto* function = reinterpret_cast<PyFunctionObject*>(node.object);
+    auto* code = reinterpret_cast<PyCodeObject*>(function->func_code);
+    return Owned::steal(PyUnicode_FromFormat("the function %U (%U:%d)",
+                                             function->func_qualname, code->co_filename,
+                                             code->co_firstlineno));
+  }
+  Owned text = describe_part(program, index);
+  return text && node.kind == Kind::NumpyArray
+             ? Owned::steal(PyUnicode_FromFormat("a numpy %U", text.get()))
+             : std::move(text);
 }
 
 Owned short_text_at(const Program& program, std::size_t index) {
@@ -124,7 +143,7 @@ Owned difference_of_keys(const Program& a, const Program& b, const char* root,
   if (gone != a.nodes.size()) {
     return join(path(a, root, index), "has no longer ", short_text_at(a, gone));
   }
-  if (a.nodes[index].size != b.nodes[index].size) {
+  if (has_pairs(a.nodes[index]) && a.nodes[index].size != b.nodes[index].size) {
     Owned where = path(b, root, index);
     return Owned::steal(where ? PyUnicode_FromFormat("%U: had %u keys, has now %u",
                                                      where.get(), a.nodes[index].size,
@@ -204,13 +223,15 @@ Owned difference_at(const Program& a, const Program& b, const char* root,
   }
   std::size_t holder = holder_of_key(a, index);
   bool is_one_class = x.kind == y.kind && owned_object(x) == owned_object(y);
-  if (holder != index || (is_one_class && has_pairs(x) && x.size != y.size)) {
+  bool is_larger = is_one_class && x.size != y.size;
+  if (holder != index || (is_larger && (has_pairs(x) || is_set(x)))) {
     Owned text = difference_of_keys(a, b, root, holder);
     if (text || PyErr_Occurred() != nullptr) {
       return text;
     }
   }
-  if (holder != index && is_value(x.kind) && is_value(y.kind)) {
+  if (holder != index && has_pairs(a.nodes[holder]) && is_value(x.kind) &&
+      is_value(y.kind)) {
     Owned was = short_text_at(a, index);
     Owned is = was ? short_text_at(b, index) : Owned();
     Owned where = is ? path(a, root, holder) : Owned();

@@ -8,8 +8,8 @@ import os
 import sys
 import sysconfig
 import types
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
@@ -30,23 +30,47 @@ class RetracingError(RuntimeError):
     __module__ = "autojit"
 
 
-class _Limit:
-    """How many traces a block may make, and whether first ones count."""
+class _Block:
+    """A block that bounds traces, from its beginning to its end."""
 
-    def __init__(self, most: int, counts_first: bool) -> None:
+    def __init__(self, limit: _Limit) -> None:
+        self.limit = limit
+        self.count = 0
+        self.is_active = True
+
+
+class _Limit:
+    """A context manager that bounds how many traces a block may make."""
+
+    def __init__(self, name: str, most: int, *, counts_first: bool) -> None:
+        self.name = name
         self.most = most
         self.counts_first = counts_first
-        self.count = 0
+        self._begun: list[_Block] = []
+
+    def __enter__(self) -> None:
+        self._begun.append(_Block(self))
+        _blocks.set((*_blocks.get(), self._begun[-1]))
+
+    # Blocks of generators and tasks may end in any order, and in another context.
+    def __exit__(self, *_: object) -> None:
+        block = self._begun.pop()
+        block.is_active = False
+        _blocks.set(tuple(one for one in _blocks.get() if one.is_active))
 
 
-_limits: ContextVar[tuple[_Limit, ...]] = ContextVar("limits", default=())
+_blocks: ContextVar[tuple[_Block, ...]] = ContextVar("blocks", default=())
 
 
-@contextmanager
-def no_retracing() -> Iterator[None]:
+def no_retracing() -> AbstractContextManager[None]:
     """Forbid functions to be traced more than once, until the end of the block.
 
     The first trace of a function is not an error.
+
+    Returns
+    -------
+    context manager
+        For the calls of this thread or asynchronous task, and of tasks that it starts.
 
     Raises
     ------
@@ -67,27 +91,31 @@ def no_retracing() -> Iterator[None]:
     ...     for by in (1.0, 1.5):
     ...         y = scale(jnp.ones(2), {"by": by})
     Traceback (most recent call last):
-    autojit.RetracingError: ...<lambda> would be traced again: args[1]['by']: was 1.0...
+    autojit.RetracingError: ...<lambda> would be traced again, which no_retracing()
+    forbids: args[1]['by']: was 1.0, now 1.5...
     """
-    with _limited(_Limit(0, counts_first=False)):
-        yield
+    return _Limit("no_retracing()", 0, counts_first=False)
 
 
-@contextmanager
-def max_traces(number: int, /) -> Iterator[None]:
+def max_traces(n: int, /) -> AbstractContextManager[None]:
     """Bound how often functions are traced, until the end of the block.
 
     Parameters
     ----------
-    number : int
+    n : int
         How often at most, all functions together. 0 forbids first traces, too.
+
+    Returns
+    -------
+    context manager
+        For the calls of this thread or asynchronous task, and of tasks that it starts.
 
     Raises
     ------
     RetracingError
         In the block, where one more trace is about to begin. The message says why.
-    ValueError
-        If `number` is negative.
+    TypeError, ValueError
+        If `n` is no integer, or negative.
 
     See Also
     --------
@@ -102,21 +130,11 @@ def max_traces(number: int, /) -> Iterator[None]:
     ...     y = double(jnp.ones(2))
     ...     y = double(jnp.zeros(2))
     """
-    if number < 0:
-        raise ValueError(
-            f"max_traces needs a number that is not negative, got {number}"
-        )
-    with _limited(_Limit(number, counts_first=True)):
-        yield
-
-
-@contextmanager
-def _limited(limit: _Limit) -> Iterator[None]:
-    token = _limits.set((*_limits.get(), limit))
-    try:
-        yield
-    finally:
-        _limits.reset(token)
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"max_traces needs an integer, got {n!r}")
+    if n < 0:
+        raise ValueError(f"max_traces needs a number that is not negative, got {n}")
+    return _Limit(f"max_traces({n})", n, counts_first=True)
 
 
 def is_explaining() -> bool:
@@ -241,8 +259,9 @@ def begin(
     RetracingError
         If it must not begin.
     """
-    limits, explaining = _limits.get(), is_explaining()
-    if limits or explaining:
+    blocks = [block for block in _blocks.get() if block.is_active]
+    explaining = is_explaining()
+    if blocks or explaining:
         skeleton, is_first = specialization.skeleton, False
         if shapes.seen:
             reason = shapes.differ(leaves, skeleton)
@@ -251,11 +270,12 @@ def begin(
             why, traced = specialization.why or "", specialization.others()
             reason, is_first = _reason(why, skeleton, traced)
         again = "" if is_first else " again"
-        for limit in limits:
-            limit.count += limit.counts_first or not is_first
-            if limit.count > limit.most:
+        for block in blocks:
+            block.count += block.limit.counts_first or not is_first
+            if block.count > block.limit.most:
                 raise RetracingError(
-                    f"{function} would be traced{again}: {reason}{_called_from()}"
+                    f"{function} would be traced{again}, which {block.limit.name} "
+                    f"forbids: {reason}{_called_from()}"
                 )
         if explaining:
             _LOGGER.warning(

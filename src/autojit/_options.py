@@ -68,10 +68,11 @@ class Checked(typing.NamedTuple):
         TypeError, ValueError
             As ``jax.jit`` raises them.
         """
-        if all(self.options[name] is None for name in OPTIONS):
-            return self
-        named = named_arguments(fun, self.options)
-        return self._replace(options=self.options | named)
+        for name in OPTIONS:
+            if self.options[name] is not None:
+                named = named_arguments(fun, self.options)
+                return self._replace(options=self.options | named)
+        return self
 
 
 _INSTEAD = {

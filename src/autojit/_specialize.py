@@ -77,10 +77,10 @@ def say_where(
         or f"{flat.source} traced for " in text
         or f" of {flat.__qualname__} with " in text  # argument …
     ):
-        note_paths(error, "leaves", text, skeleton)
+        _note_paths(error, "leaves", text, skeleton)
         result = getattr(flat, "result", None)
         if result is not None:
-            note_paths(error, "result", text, result)
+            _note_paths(error, "result", text, result)
         if "static_argnums" in text:
             _note(error, _STATIC_HERE)
     if "has been deleted" in text:
@@ -89,22 +89,9 @@ def say_where(
         _note_same(error, skeleton, leaves)
 
 
-def note_paths(
+def _note_paths(
     error: Exception, name: str, text: str, skeleton: _core.Skeleton
 ) -> None:
-    """Note on an error of JAX where the leaves stand that it numbers.
-
-    Parameters
-    ----------
-    error : Exception
-        What JAX raised.
-    name : str
-        How it calls the leaves.
-    text : str
-        What it says.
-    skeleton : Skeleton
-        Whose leaves they are.
-    """
     if any(note.startswith(f"{name}[") for note in getattr(error, "__notes__", ())):
         return  # it came through another dispatcher of the same function
     found = re.findall(rf"\b{name}\[(\d+)\]", text)

@@ -5,6 +5,7 @@ Each stage of JAX is there in a form that takes and gives objects.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import jax
 
 from autojit import _core
 from autojit._jax_private import hide_frames
-from autojit._specialize import leaves_in, note_paths, say_where
+from autojit._specialize import leaves_in, say_where
 
 hide_frames(__file__)
 
@@ -176,8 +177,7 @@ class Compiled(_Stage):
         try:
             returned = self._stage(*leaves)
         except Exception as error:
-            texts = [arg for arg in error.args if type(arg) is str]
-            note_paths(error, "leaves", "\n".join(texts), skeleton)
+            error.args = tuple(_with_paths(arg, skeleton) for arg in error.args)
             say_where(error, skeleton, call.compiled, leaves)
             raise
         return call._replace(skeleton=skeleton).put_together(returned, leaves)
@@ -203,6 +203,17 @@ class Compiled(_Stage):
             In the order in which they stand in the result.
         """
         return tuple(jax.tree.leaves(self._stage.output_formats))
+
+
+def _with_paths(text: Any, skeleton: _core.Skeleton) -> Any:
+    """Put paths in the place of the numbers by which JAX speaks of leaves."""
+
+    def path(found: re.Match[str]) -> str:
+        number = int(found[1])
+        is_known = number < skeleton.num_leaves
+        return skeleton._leaf_path(number) if is_known else found[0]
+
+    return re.sub(r"\bleaves\[(\d+)\]", path, text) if type(text) is str else text
 
 
 class Flat(NamedTuple):

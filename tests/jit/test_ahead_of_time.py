@@ -175,7 +175,7 @@ def make(value):
     ("lowered_for", "called_with", "message"),
     [
         ([Layer(W), X], [Layer(W, "sin"), X], r"args\[0\].act: was 'tanh', now 'sin'"),
-        ([Layer(W), X], [Layer(W), 2.0], r"args\[1\]: was an array, now 2.0"),
+        ([Layer(W), X], [Layer(W), 2.0], r"args\[1\]: was a jax.Array, now 2.0"),
         ([Layer(W), X], [(W, "tanh"), X], r"args\[0\]: was Layer\(w=\*, act='tanh'\)"),
         ([Layer(W), X], [Layer(W)], "had 2 positional arguments .* has now 1"),
         ([[X, X]], [[X, X, X]], r"args\[0\]: had 2 items, has now 3"),
@@ -186,7 +186,11 @@ def make(value):
         ([make(1)], [make(2)], r"args\[0\].__closure__\['value'\]: was 1"),
         ([range(1000)], [range(999)], r"args\[0\].*1000.*999"),
         (["a" * 2000], ["b" * 2000], r"was 'a{79} \.\.\., now 'b{79} \.\.\."),
-        ([np.arange(2000)], [np.arange(2001)], r"was array\(\[.{,70}\), now array"),
+        (
+            [np.arange(2000)],
+            [np.arange(2001)],
+            r"was a numpy array\(\[.{,70}, now a numpy array",
+        ),
     ],
 )
 def test_what_differs_is_told_by_path(lowered_for, called_with, message):
@@ -210,9 +214,8 @@ def test_skeletons_tell_how_they_differ():
 
 def test_another_shape_is_told_by_path(f):
     compiled = f.lower(Layer(W), X).compile()
-    with pytest.raises(TypeError) as raised:
+    with pytest.raises(TypeError, match=r"Argument 'args\[1\]' compiled with float32"):
         compiled(Layer(W), jnp.ones(4))
-    assert "leaves[1] is args[1]" in raised.value.__notes__
 
 
 def test_the_callers_own_objects_come_back_or_it_is_an_error():

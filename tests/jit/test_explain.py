@@ -1,5 +1,6 @@
 """Why a function is traced again: in the log, on request, and as an error."""
 
+import asyncio
 import collections
 import dataclasses
 import enum
@@ -95,6 +96,14 @@ CHANGES = {
     ),
     "a key of its own": ({(1,): 1}, {(2,): 1}, "args[0].keys()[0][0]: was 1, now 2"),
     "one more of these": ({(1,): 1}, {(1,): 1, (2,): 1}, "had 1 keys, has now 2"),
+    "an element": ({1, 2}, {1, 3}, "args[0]: has now 3"),
+    "a set that grew": (frozenset([1]), frozenset([1, 2]), "args[0]: was frozenset({1}), now f"),
+    "code": (make, model, "args[0]: was the function make ("),
+    "numpy and JAX": (
+        {"x": np.ones(2)},
+        {"x": X},
+        "was a numpy array([1., 1.]), now a jax.",
+    ),
     "long text": ("a" * 150 + "b" * 90, "a" * 150 + "c" * 90, "was ... aaaa"),
     "a partial": (
         functools.partial(make, 1),
@@ -114,9 +123,9 @@ CHANGES = {
     "numpy": (
         np.arange(3),
         np.arange(1, 4),
-        "args[0]: was array([0, 1, 2]), now array",
+        "args[0]: was a numpy array([0, 1, 2]), now a numpy array",
     ),
-    "None": (None, X, "args[0]: was None, now an array"),
+    "None": (None, X, "args[0]: was None, now a jax.Array"),
     "a shape": (
         model(),
         model(layers=[{"w": jnp.ones(4), "n": 0}]),
@@ -241,7 +250,8 @@ def test_no_retracing():
         f(X, 1)
         g(X)  # for the first time
         with pytest.raises(
-            autojit.RetracingError, match="was 1, now 2; called at test_"
+            autojit.RetracingError,
+            match=r"no_retracing\(\) forbids: .*was 1, now 2; called at test_",
         ):
             f(X, 2)
         with pytest.raises(
@@ -259,7 +269,10 @@ def test_max_traces():
     with autojit.max_traces(2):
         for n in (1, 2, 1, 2):
             f(X, n)
-        with pytest.raises(autojit.RetracingError, match="nearest of 2 traced"):
+        with pytest.raises(
+            autojit.RetracingError,
+            match=r"max_traces\(2\) forbids: .*nearest of 2 traced",
+        ):
             f(X, 3)
     with autojit.max_traces(0):
         f(X, 1)
@@ -267,8 +280,11 @@ def test_max_traces():
             autojit.jit(lambda: 1, share=False)()
         with pytest.raises(autojit.RetracingError):
             f.lower(X, 4)
-    with pytest.raises(ValueError, match="-1"), autojit.max_traces(-1):
-        pass
+    with pytest.raises(ValueError, match="-1"):
+        autojit.max_traces(-1)
+    for wrong in (1.5, True, "1", None):
+        with pytest.raises(TypeError, match="needs an integer"):
+            autojit.max_traces(wrong)
 
 
 def test_the_tighter_limit_holds():
@@ -302,3 +318,48 @@ def test_an_error_in_a_block_leaves_it():
     with pytest.raises(autojit.RetracingError), autojit.no_retracing():
         f(X, 1)
     f(X, 1)
+
+
+def test_blocks_may_end_in_any_order():
+    f = autojit.jit(lambda x, n: x + n, share=False)
+    f(X, 0)
+    first, second = autojit.max_traces(0), autojit.no_retracing()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    with pytest.raises(autojit.RetracingError, match="no_retracing"):
+        f(X, 1)
+    second.__exit__(None, None, None)
+    f(X, 1)
+    for _ in range(2):  # and be begun again
+        with first, pytest.raises(autojit.RetracingError, match="max_traces"):
+            f(X, 2)
+
+
+def test_asynchronous_tasks():
+    f = autojit.jit(lambda x, n: x + n, share=False)
+    f(X, 0)
+
+    async def later():
+        await asyncio.sleep(0)
+        f(X, 1)
+
+    async def generate():
+        with autojit.no_retracing():
+            yield 1
+            yield 2
+
+    async def main():
+        with autojit.no_retracing():
+            inside = asyncio.create_task(later())
+            with pytest.raises(autojit.RetracingError):
+                await inside
+            outlives = asyncio.create_task(later())
+        await outlives
+        generator = generate()
+        await asyncio.create_task(anext(generator))
+        await generator.aclose()
+        f(X, 2)
+
+    asyncio.run(main())
+    assert f.cache_info().traces == 3
