@@ -163,14 +163,13 @@ std::uint32_t slot_of(const Node& node) {
 
 // Where else an object stands that occurs more than once.
 Owned other_place(const Program& program, const char* root, std::size_t index) {
-  std::uint32_t slot = slot_of(program.nodes[index]);
-  std::size_t other = 0;
-  while (other == index ||
-         !(program.nodes[other].kind == Kind::Ref || has_slot(program.nodes[other])) ||
-         slot_of(program.nodes[other]) != slot) {
-    ++other;
+  std::uint32_t slot = slot_of(program.nodes[index]);  // not 0
+  for (std::size_t other = 0; other < program.nodes.size(); ++other) {
+    if (other != index && slot_of(program.nodes[other]) == slot) {
+      return path(program, root, other);
+    }
   }
-  return path(program, root, other);
+  return Owned::steal(PyUnicode_FromString("another part"));
 }
 
 bool is_only_shared_otherwise(const Program& a, const Program& b, std::size_t index) {
@@ -341,7 +340,9 @@ std::size_t distance(const Skeleton* first, const Skeleton* second) {
     if (a[i].kind != b[i].kind || (a[i].size != b[i].size && !is_value(a[i].kind))) {
       return 2 * most - i;
     }
-    differ += is_value(a[i].kind) && !same_value(a[i].kind, a[i].object, b[i].object);
+    if (is_value(a[i].kind) && !same_value(a[i].kind, a[i].object, b[i].object)) {
+      ++differ;
+    }
   }
   return differ + most - std::min(a.size(), b.size());
 }
