@@ -97,7 +97,11 @@ CHANGES = {
     "a key of its own": ({(1,): 1}, {(2,): 1}, "args[0].keys()[0][0]: was 1, now 2"),
     "one more of these": ({(1,): 1}, {(1,): 1, (2,): 1}, "had 1 keys, has now 2"),
     "an element": ({1, 2}, {1, 3}, "args[0]: has now 3"),
-    "a set that grew": (frozenset([1]), frozenset([1, 2]), "args[0]: was frozenset({1}), now f"),
+    "a set that grew": (
+        frozenset([1]),
+        frozenset([1, 2]),
+        "args[0]: was frozenset({1}), now f",
+    ),
     "code": (make, model, "args[0]: was the function make ("),
     "numpy and JAX": (
         {"x": np.ones(2)},

@@ -25,14 +25,31 @@ import autojit
 warnings.filterwarnings("ignore", message=".*fork.*")
 
 SECONDS = 60
+SLOW = 100
+
+under_way = threading.Barrier(5)
+resume = threading.Event()
+
+
+def pause(n):
+    """Stay in the trace for a number that is slow, until all others are in theirs."""
+    if n >= SLOW:
+        under_way.wait(SECONDS)
+        resume.wait(SECONDS)
 
 
 def scaled(box, n):
+    pause(n)
     return {"y": box.a * n, "n": n}
 
 
+def scaled_flat(a, n):
+    pause(n)
+    return a * n
+
+
 dispatcher = autojit.jit(scaled)
-flat = jax.jit(lambda a, n: a * n, static_argnums=1)
+flat = jax.jit(scaled_flat, static_argnums=1)
 
 CALLS = {
     "autojit": lambda a, n: dispatcher(Plain(a=a), n)["y"],
@@ -68,28 +85,23 @@ def hit(call):
 
 
 def while_others_call(call):
-    """Fork while other threads of the parent dispatch and trace."""
-    stop = threading.Event()
-    under_way = threading.Barrier(5)
+    """Fork while other threads of the parent are in the midst of a trace.
+
+    Not while they compile or run: a lock of JAX that one of them holds just then would
+    be held for ever in the child, whoever calls it there.
+    """
     unfinished = set(range(4))
 
     def work(i):
-        a = jnp.arange(3.0)
-        n = 100 + i
-        while not stop.is_set():
-            call(a, 2)
-            call(a, n)
-            if n == 100 + i:
-                under_way.wait(SECONDS)
-            n += 4
-        unfinished.discard(i)
+        if right(call, [2, SLOW + i]):
+            unfinished.discard(i)
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
     for thread in threads:
         thread.start()
-    under_way.wait(SECONDS)  # A slow machine may start the threads late.
+    under_way.wait(SECONDS)
     results = [in_child(call, [2, 2, 2]) for _ in range(5)]
-    stop.set()
+    resume.set()
     for thread in threads:
         thread.join()
     return all(results) and not unfinished
