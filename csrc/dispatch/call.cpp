@@ -80,7 +80,6 @@ bool has_shown(Dispatcher* self, PyObject* warnings) {
 // exception set on failure. Runs Python.
 bool see_to_warnings(PyObject* function, Dispatcher* self, const Served& served) {
   Owned warnings = Owned::borrow(served.specialization->warnings);
-  served.specialization->is_checked = false;
   if (self->seen == nullptr) {
     self->seen = PyDict_New();
   }
@@ -96,6 +95,14 @@ bool see_to_warnings(PyObject* function, Dispatcher* self, const Served& served)
 
 bool has_warnings(const Served& served) {
   return PyDict_GET_SIZE(served.specialization->warnings) != 0;
+}
+
+// Raises again what a trace has warned of, unless this dispatcher has shown it. False
+// with an exception set on failure. Runs Python if there is something to raise.
+[[gnu::always_inline]] inline bool replay(Dispatcher* self, const Served& served) {
+  return served.is_new || !has_warnings(served) ||
+         has_shown(self, served.specialization->warnings) ||
+         see_to_warnings(config.replay, self, served);
 }
 
 // --- the call ---
@@ -159,9 +166,7 @@ Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager);
                                         const Served& served, bool& is_eager) {
   Table* table = self->table;
   Specialization* specialization = served.specialization;
-  if (!served.is_new && has_warnings(served) &&
-      !has_shown(self, specialization->warnings) &&
-      !see_to_warnings(config.replay, self, served)) {
+  if (!replay(self, served)) {
     return {};
   }
   std::uint64_t traces = table->traces;
@@ -193,9 +198,10 @@ Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager);
 
 // --- the ways to a specialization ---
 
-// Takes a call apart, and sets `found` if there is a specialization for it. The
-// skeleton, with its hash, or nothing with an exception set on failure.
-Owned look_up(Dispatcher* self, CallView& call, OwnedVector& leaves, Found& found) {
+// Takes a call apart, and sets `found`, unless it is nullptr, if there is a
+// specialization for it. The skeleton, with its hash if that was asked for, or nothing
+// with an exception set on failure. Runs Python.
+Owned look_up(Dispatcher* self, CallView& call, OwnedVector& leaves, Found* found) {
   for (;;) {
     Program program;
     NodeObjects reduced;
@@ -204,15 +210,17 @@ Owned look_up(Dispatcher* self, CallView& call, OwnedVector& leaves, Found& foun
     }
     Owned skeleton = new_skeleton(std::move(program), "");
     Skeleton* key = as_skeleton(skeleton.get());
-    if (!skeleton || PyObject_Hash(skeleton.get()) == -1 ||
-        !find(self->table, caller_of(self), key, found)) {
+    if (!skeleton ||
+        (found != nullptr && (PyObject_Hash(skeleton.get()) == -1 ||
+                              !find(self->table, caller_of(self), key, *found)))) {
       return {};
     }
     // Other arrays than those which were found to be equal may not be.
-    bool is_found = static_cast<bool>(found.specialization);
-    bool is_known = (is_found && found.same_arrays) || reduced.empty();
-    int faithful =
-        is_known ? 1 : check_call(key->program, leaves.data(), reduced, is_found);
+    bool is_found = found != nullptr && found->specialization;
+    bool is_known = (is_found && found->same_arrays) || reduced.empty();
+    int faithful = is_known ? 1
+                            : check_call(key->program, leaves.data(), reduced,
+                                         is_found || found == nullptr);
     if (faithful == 1) {
       return skeleton;
     }
@@ -222,7 +230,9 @@ Owned look_up(Dispatcher* self, CallView& call, OwnedVector& leaves, Found& foun
     }
     // What was taken apart in vain is now known.
     leaves.clear();
-    found = Found();
+    if (found != nullptr) {
+      *found = Found();
+    }
   }
 }
 
@@ -263,40 +273,63 @@ Owned specialize(Dispatcher* self, Skeleton* skeleton) {
   return made;
 }
 
+// A call that was taken apart, and the specialization that was found for it by its
+// hash, or made.
+struct ByHash {
+  OwnedVector leaves;
+  Owned skeleton;
+  Owned specialization;
+  Owned compiled;
+  bool is_new = false;
+  NodeObjects no_others;
+
+  Served served() const {
+    return {as_specialization(specialization.get()),
+            compiled.get(),
+            as_skeleton(skeleton.get()),
+            leaves.data(),
+            leaves.size(),
+            no_others,
+            is_new};
+  }
+};
+
+// False with an exception set on failure. Runs Python.
+bool find_or_make(Dispatcher* self, CallView& call, ByHash& by_hash) {
+  do {
+    by_hash.leaves.clear();
+    Found found;
+    by_hash.skeleton = look_up(self, call, by_hash.leaves, &found);
+    if (!by_hash.skeleton) {
+      return false;
+    }
+    by_hash.specialization = std::move(found.specialization);
+    by_hash.is_new = !by_hash.specialization;
+    if (by_hash.is_new) {
+      by_hash.specialization = specialize(self, as_skeleton(by_hash.skeleton.get()));
+      if (!by_hash.specialization) {
+        return false;
+      }
+    }
+    by_hash.compiled =
+        Owned::borrow(as_specialization(by_hash.specialization.get())->compiled);
+  } while (!by_hash.compiled);  // what ran has dropped it
+  return true;
+}
+
 // No specialization that was used last serves the call: look it up by hash, or make it.
 Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager) {
-  Table* table = self->table;
-  OwnedVector leaves;
-  Found looked_up;
-  Owned skeleton = look_up(self, call, leaves, looked_up);
-  if (!skeleton) {
+  ByHash by_hash;
+  if (!find_or_make(self, call, by_hash)) {
     return {};
   }
-  Owned found = std::move(looked_up.specialization);
-  bool is_new = !found;
-  if (is_new) {
-    found = specialize(self, as_skeleton(skeleton.get()));
-    if (!found) {
-      return {};
-    }
-  }
-  Specialization* specialization = as_specialization(found.get());
-  if (table->newest == specialization) {
-    self->last = specialization;
+  const Served served = by_hash.served();
+  Table* table = self->table;
+  if (table->newest == served.specialization) {
+    self->last = served.specialization;
     self->removals = table->removals;
   }
-  Owned compiled = Owned::borrow(specialization->compiled);
-  if (!compiled) {  // what ran has dropped it
-    return dispatch_by_hash(self, call, is_eager);
-  }
-  const NodeObjects no_others;
-  specialization->is_checked = looked_up.is_checked;
-  Owned result = run(self, call,
-                     {specialization, compiled.get(), as_skeleton(skeleton.get()),
-                      leaves.data(), leaves.size(), no_others, is_new},
-                     is_eager);
-  specialization->is_checked = false;
-  return result;
+  return run(self, call, served, is_eager);
 }
 
 // Takes the first frames of the exception that is set, those of one file of ours, out
@@ -324,40 +357,22 @@ void hide_first_frames() {
 
 Owned stage(Dispatcher* self, CallView& call, PyObject* name) {
   call.stand_ins = config.stand_ins;
+  ByHash by_hash;
+  if (!find_or_make(self, call, by_hash)) {
+    return {};
+  }
+  const Served served = by_hash.served();
+  Owned leaves = tuple_of(served.leaves, served.count);
+  if (!leaves || !replay(self, served)) {
+    return {};
+  }
   Table* table = self->table;
-  OwnedVector leaves;
-  Found looked_up;
-  Owned skeleton = look_up(self, call, leaves, looked_up);
-  if (!skeleton) {
-    return {};
-  }
-  Owned found = std::move(looked_up.specialization);
-  bool is_new = !found;
-  if (is_new) {
-    found = specialize(self, as_skeleton(skeleton.get()));
-  }
-  Owned given = tuple_of(leaves.data(), leaves.size());
-  if (!found || !given) {
-    return {};
-  }
-  Specialization* specialization = as_specialization(found.get());
-  Owned compiled = Owned::borrow(specialization->compiled);
-  if (!compiled) {  // what ran has dropped it
-    return stage(self, call, name);
-  }
-  const NodeObjects no_others;
-  const Served served{specialization, compiled.get(), as_skeleton(skeleton.get()),
-                      leaves.data(),  leaves.size(),  no_others,
-                      is_new};
-  if (!is_new && has_warnings(served) && !has_shown(self, specialization->warnings) &&
-      !see_to_warnings(config.replay, self, served)) {
-    return {};
-  }
+  Specialization* specialization = served.specialization;
   std::uint64_t traces = table->traces;
   ++specialization->in_flight;
   Owned made = Owned::steal(PyObject_CallFunctionObjArgs(
-      config.stage, name, reinterpret_cast<PyObject*>(self), found.get(),
-      compiled.get(), skeleton.get(), given.get(), nullptr));
+      config.stage, name, reinterpret_cast<PyObject*>(self), specialization->object(),
+      served.compiled, served.skeleton->object(), leaves.get(), nullptr));
   --specialization->in_flight;
   if (!made) {
     hide_first_frames();
@@ -366,7 +381,7 @@ Owned stage(Dispatcher* self, CallView& call, PyObject* name) {
     settle(specialization, false);
     return {};
   }
-  table->misses += is_new ? 1U : 0U;
+  table->misses += served.is_new ? 1U : 0U;
   settle(specialization, true);
   return table->traces == traces || after_trace(self, served) ? std::move(made)
                                                               : Owned();
@@ -376,7 +391,7 @@ Owned explain(Dispatcher* self, CallView& call) {
   call.stand_ins = config.stand_ins;
   OwnedVector leaves;
   Found found;
-  Owned skeleton = look_up(self, call, leaves, found);
+  Owned skeleton = look_up(self, call, leaves, &found);
   Owned given = skeleton ? tuple_of(leaves.data(), leaves.size()) : Owned();
   if (!given) {
     return {};
@@ -395,28 +410,11 @@ Owned explain(Dispatcher* self, CallView& call) {
                              : nullptr);
 }
 
-Owned take_apart(CallView& call, OwnedVector& leaves) {
-  for (;;) {
-    Program program;
-    NodeObjects reduced;
-    if (!flatten_call(call, program, leaves, reduced)) {
-      return {};
-    }
-    Owned skeleton = new_skeleton(std::move(program), "");
-    if (!skeleton || reduced.empty()) {
-      return skeleton;
-    }
-    Program& written = as_skeleton(skeleton.get())->program;
-    int faithful = check_call(written, leaves.data(), reduced, true);
-    if (faithful == 1) {
-      return skeleton;
-    }
-    written.omitted.clear();  // they are not known
-    if (faithful < 0) {
-      return {};
-    }
-    leaves.clear();  // what was taken apart in vain is now known
-  }
+Owned take_apart(Dispatcher* self, CallView& call) {
+  OwnedVector leaves;
+  Owned skeleton = look_up(self, call, leaves, nullptr);
+  Owned tuple = skeleton ? tuple_of(leaves.data(), leaves.size()) : Owned();
+  return Owned::steal(tuple ? PyTuple_Pack(2, skeleton.get(), tuple.get()) : nullptr);
 }
 
 Owned dispatch(Dispatcher* self, CallView& call, bool& is_eager) {

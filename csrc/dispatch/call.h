@@ -21,8 +21,8 @@ Owned stage(Dispatcher* self, CallView& call, PyObject* name);
 // or nothing with an exception set on failure. Runs Python.
 Owned explain(Dispatcher* self, CallView& call);
 
-// The skeleton of a call, with its leaves in `leaves`; nothing with an exception set on
-// failure. Runs Python.
-Owned take_apart(CallView& call, OwnedVector& leaves);
+// A call taken apart: a tuple of its skeleton and a tuple of its leaves, or nothing
+// with an exception set on failure. Runs Python.
+Owned take_apart(Dispatcher* self, CallView& call);
 
 }  // namespace autojit

@@ -359,10 +359,10 @@ PyObject* dispatcher_clear_cache(PyObject* object, PyObject* /*args*/) {
 
 // --- ahead of time ---
 
-template <const char* kName>
-PyObject* dispatcher_stage(PyObject* object, PyObject* const* args, Py_ssize_t nargs,
-                           PyObject* kwnames) {
-  static PyObject* const name = PyUnicode_InternFromString(kName);
+// A method that is called with the arguments of a call, and does something else.
+template <Owned (*kDo)(Dispatcher*, CallView&)>
+PyObject* with_arguments(PyObject* object, PyObject* const* args, Py_ssize_t nargs,
+                         PyObject* kwnames) {
   Dispatcher* self = as_dispatcher(object);
   if (!is_filled(self)) {
     return nullptr;
@@ -370,40 +370,19 @@ PyObject* dispatcher_stage(PyObject* object, PyObject* const* args, Py_ssize_t n
   Owned held = Owned::borrow(object);
   CallView call = view_of(self, args, static_cast<std::size_t>(nargs), kwnames);
   call.hold();
-  return stage(self, call, name).release();
+  return kDo(self, call).release();
+}
+
+template <const char* kName>
+Owned named_stage(Dispatcher* self, CallView& call) {
+  static PyObject* const name = PyUnicode_InternFromString(kName);
+  return stage(self, call, name);
 }
 
 constexpr char kTrace[] = "trace";
 constexpr char kLower[] = "lower";
 constexpr char kEvalShape[] = "eval_shape";
 constexpr char kFlat[] = "flat";
-
-PyObject* dispatcher_explain(PyObject* object, PyObject* const* args, Py_ssize_t nargs,
-                             PyObject* kwnames) {
-  Dispatcher* self = as_dispatcher(object);
-  if (!is_filled(self)) {
-    return nullptr;
-  }
-  Owned held = Owned::borrow(object);
-  CallView call = view_of(self, args, static_cast<std::size_t>(nargs), kwnames);
-  call.hold();
-  return explain(self, call).release();
-}
-
-PyObject* dispatcher_take_apart(PyObject* object, PyObject* const* args,
-                                Py_ssize_t nargs, PyObject* kwnames) {
-  Dispatcher* self = as_dispatcher(object);
-  if (!is_filled(self)) {
-    return nullptr;
-  }
-  Owned held = Owned::borrow(object);
-  CallView call = view_of(self, args, static_cast<std::size_t>(nargs), kwnames);
-  call.hold();
-  OwnedVector leaves;
-  Owned skeleton = take_apart(call, leaves);
-  Owned tuple = skeleton ? tuple_of(leaves.data(), leaves.size()) : Owned();
-  return tuple ? PyTuple_Pack(2, skeleton.get(), tuple.get()) : nullptr;
-}
 
 // An attribute that is the function's until someone sets it here. Dispatchers of
 // dispatchers are passed one by one, so that a long chain takes no stack.
@@ -527,7 +506,7 @@ PyMethodDef dispatcher_methods[] = {
     {"clear_cache", guarded<dispatcher_clear_cache>, METH_NOARGS,
      "clear_cache($self, /)\n--\n\nDrop all specializations, those of "
      "other dispatchers of the function too,\nand set all counts to 0."},
-    {"trace", as_method(guarded<dispatcher_stage<kTrace>>),
+    {"trace", as_method(guarded<with_arguments<named_stage<kTrace>>>),
      METH_FASTCALL | METH_KEYWORDS,
      "trace($self, /, *args, **kwargs)\n--\n\n"
      "Trace the function for a call, and do not compile it.\n\n"
@@ -542,7 +521,7 @@ PyMethodDef dispatcher_methods[] = {
      "What\n"
      "    it says of arguments and results, `args_info` and `out_info`, it says in\n"
      "    objects like theirs.\n"},
-    {"lower", as_method(guarded<dispatcher_stage<kLower>>),
+    {"lower", as_method(guarded<with_arguments<named_stage<kLower>>>),
      METH_FASTCALL | METH_KEYWORDS,
      "lower($self, /, *args, **kwargs)\n--\n\n"
      "Trace the function for a call, and lower it to what can be compiled.\n\n"
@@ -556,7 +535,7 @@ PyMethodDef dispatcher_methods[] = {
      "    As ``jax.jit(f).lower`` returns it, with ``as_text()``, ``cost_analysis()``\n"
      "    and ``compile()``. What that compiles is called with objects like those of\n"
      "    this call, and returns what the function does.\n"},
-    {"eval_shape", as_method(guarded<dispatcher_stage<kEvalShape>>),
+    {"eval_shape", as_method(guarded<with_arguments<named_stage<kEvalShape>>>),
      METH_FASTCALL | METH_KEYWORDS,
      "eval_shape($self, /, *args, **kwargs)\n--\n\n"
      "Tell what a call would return, without computing it.\n\n"
@@ -568,7 +547,8 @@ PyMethodDef dispatcher_methods[] = {
      "Returns\n-------\n"
      "object\n"
      "    What the function returns, with a `jax.ShapeDtypeStruct` for each array.\n"},
-    {"flat", as_method(guarded<dispatcher_stage<kFlat>>), METH_FASTCALL | METH_KEYWORDS,
+    {"flat", as_method(guarded<with_arguments<named_stage<kFlat>>>),
+     METH_FASTCALL | METH_KEYWORDS,
      "flat($self, /, *args, **kwargs)\n--\n\n"
      "Make of a call a function of arrays alone, for what in JAX wants no objects.\n\n"
      "Parameters\n----------\n"
@@ -584,7 +564,8 @@ PyMethodDef dispatcher_methods[] = {
      "this\n"
      "    call; and ``unflatten(arrays)``, which makes the result of what `fun` "
      "returns.\n"},
-    {"explain", as_method(guarded<dispatcher_explain>), METH_FASTCALL | METH_KEYWORDS,
+    {"explain", as_method(guarded<with_arguments<explain>>),
+     METH_FASTCALL | METH_KEYWORDS,
      "explain($self, /, *args, **kwargs)\n--\n\n"
      "Say why a call would be traced.\n\n"
      "Parameters\n----------\n"
@@ -597,7 +578,7 @@ PyMethodDef dispatcher_methods[] = {
      "    What differs from the nearest of the calls that were traced, with its path,\n"
      "    on one line: ``args[1].lr: was 0.1, now 0.2``. None if the call would be\n"
      "    served without a trace. Settings of JAX, such as x64, are not looked at.\n"},
-    {"_take_apart", as_method(guarded<dispatcher_take_apart>),
+    {"_take_apart", as_method(guarded<with_arguments<take_apart>>),
      METH_FASTCALL | METH_KEYWORDS,
      "_take_apart($self, /, *args, **kwargs)\n--\n\n"
      "Take a call apart into its skeleton and a tuple of its leaves."},

@@ -52,7 +52,7 @@ bool note_dependencies(Specialization* one, PyObject* fun) {
     return true;
   }
   Owned before = Owned::borrow(one->dependencies);
-  if (before.get() == Py_None || std::exchange(one->is_checked, false)) {
+  if (before.get() == Py_None) {
     return true;
   }
   Skeleton* call = as_skeleton(skeleton.get());
@@ -193,7 +193,7 @@ Owned new_specialization(Skeleton* skeleton) {
   one->id = new_id();
   one->used = 0;
   one->in_flight = 0;
-  one->proven = one->by_identity = one->is_of_one = one->is_checked = false;
+  one->proven = one->by_identity = one->is_of_one = false;
   Owned owned = Owned::steal(one->object());
   PyObject_GC_Track(owned.get());
   return owned;

@@ -38,9 +38,6 @@ struct Specialization {
   // It was traced once more after something had changed: to other dispatchers than the
   // one that did so it has gone, see `after_trace`.
   bool is_of_one;
-  // The call under way has compared what its traces depend on, and nothing has run
-  // since: a trace need not do so again.
-  bool is_checked;
 
   PyObject* object() { return reinterpret_cast<PyObject*>(this); }
 };

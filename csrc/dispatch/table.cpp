@@ -139,10 +139,9 @@ Owned dependencies_in(Table* table, PyObject* fun, const Skeleton* call) {
 namespace {
 
 // Whether a dispatcher may use a specialization that its table has: 1, 0, or -1 with an
-// exception set. Sets `is_checked` if that was found by comparing. May run Python.
+// exception set. May run Python.
 int admits(Table* table, const Caller& caller, Specialization* one,
-           const Skeleton* call, bool& is_checked) {
-  is_checked = false;
+           const Skeleton* call) {
   if (caller.admissions.has(one)) {
     return 1;
   }
@@ -157,7 +156,6 @@ int admits(Table* table, const Caller& caller, Specialization* one,
     caller.admissions.add(one, *table);
     ++statistics.saved;
   }
-  is_checked = static_cast<bool>(before);
   return same;
 }
 
@@ -186,7 +184,7 @@ bool find(Table* table, const Caller& caller, Skeleton* skeleton, Found& found) 
       same = 0;
     }
     if (same == 1) {
-      same = admits(table, caller, one, skeleton, found.is_checked);
+      same = admits(table, caller, one, skeleton);
       if (same == 0) {
         found.stale.borrow(one->object());
       }

@@ -81,8 +81,6 @@ struct Found {
   Owned specialization;  // or nothing
   // What its reductions leave out are the very arrays of this call.
   bool same_arrays = false;
-  // What its traces depend on has been compared for this call.
-  bool is_checked = false;
   // Equal ones that this caller may not use: something has changed since. The one used
   // last comes first.
   OwnedVector stale;

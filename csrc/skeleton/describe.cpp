@@ -1,5 +1,6 @@
 #include "skeleton/describe.h"
 
+#include <algorithm>
 #include <cstring>
 #include <iterator>
 #include <string>
@@ -414,15 +415,13 @@ Owned describe_part(const Program& program, std::size_t index) {
   if (!describer.part()) {
     return {};
   }
-  std::string line;  // a repr may have several, which begin with spaces
-  bool is_first = true;
-  for (char character : describer.text) {
-    is_first = character == '\n' || (is_first && character == ' ');
-    if (!is_first || (line.empty() ? character != '\n' : line.back() != ' ')) {
-      line += character == '\n' ? ' ' : character;
-    }
+  std::string& text = describer.text;
+  for (std::size_t end = text.find('\n'); end != std::string::npos;
+       end = text.find('\n', end)) {
+    std::size_t next = std::min(text.find_first_not_of(" \n", end), text.size());
+    text.replace(end, next - end, " ");
   }
-  return as_str(line);
+  return as_str(text);
 }
 
 namespace {

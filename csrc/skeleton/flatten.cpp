@@ -453,8 +453,10 @@ bool Flattener::dependency_parts(PyObject* settings,
 
 // What the functions read.
 bool Flattener::reads() {
-  references_to_root_ = 0;                            // others can read it by its name
-  std::unordered_map<PyObject*, std::size_t> places;  // of holders, among the settled
+  references_to_root_ = 0;  // others can read it by its name
+
+  // Of holders, among the settled.
+  std::unordered_map<PyObject*, std::size_t> places;
   constexpr std::size_t kNone = SIZE_MAX;
   while (const Read* next = reads_.next()) {
     const Read at = *next;

@@ -151,7 +151,7 @@ class Shapes:
         self.seen: list[tuple[Any, ...]] = []
 
     def add(self, leaves: Sequence[Any]) -> None:
-        """Note those of a trace."""
+        """Note those of a trace that has succeeded."""
         self.seen = [*self.seen, _avals(leaves)][-_MOST_SHAPES:]
 
     def differ(self, leaves: Sequence[Any], skeleton: _core.Skeleton) -> str | None:
@@ -241,7 +241,7 @@ def explain(
 def begin(
     specialization: Any, leaves: Sequence[Any], shapes: Shapes, function: str
 ) -> None:
-    """Note that a trace is about to begin, and explain it where that is asked for.
+    """Explain a trace that is about to begin, where that is asked for.
 
     Parameters
     ----------
@@ -281,7 +281,6 @@ def begin(
             _LOGGER.warning(
                 "%s is traced%s: %s%s", function, again, reason, _called_from()
             )
-    shapes.add(leaves)
 
 
 @functools.cache

@@ -269,6 +269,7 @@ def specialize(
         ):
             # JAX will say by number which one cannot be returned.
             about.result = returned.skeleton
+        about.shapes.add(leaves)
         return returned
 
     # JAX names the compiled module, profiles and errors after the function, and finds

@@ -533,7 +533,7 @@ def test_what_runs_while_a_thread_begins_to_listen_for_warnings_may_dispatch(x):
 # Clearing.
 
 
-def test_clear_cache_while_others_call(x):
+def test_clear_cache_while_others_trace(x):
     f = autojit.jit(lambda box, n: {"y": box.a * n, "n": n})
 
     def work(i):
@@ -554,7 +554,7 @@ def test_clear_cache_while_others_call(x):
     assert_counts(f, calls=THREADS, traces=1)
 
 
-def test_jax_clear_caches_while_others_call(x):
+def test_jax_clear_caches_while_others_trace(x):
     f = autojit.jit(lambda box, n: {"y": box.a * n})
 
     def work(i):
@@ -573,7 +573,7 @@ def test_jax_clear_caches_while_others_call(x):
     assert info.currsize == 2
 
 
-def test_cache_info_while_others_call(x):
+def test_cache_info_while_others_trace(x):
     f = autojit.jit(lambda x, n: x * n)
     seen = []
 
@@ -861,7 +861,7 @@ def test_an_asyncio_task_in_a_trace(x):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.parametrize("how", ["hit", "while_others_call", "pool"])
+@pytest.mark.parametrize("how", ["hit", "while_others_trace", "pool"])
 def test_forked_workers(how):
     """As with `jax.jit`: what was compiled before the fork can be called after it."""
     script = Path(__file__).parents[1] / "support" / "fork_worker.py"

@@ -488,13 +488,11 @@ def test_an_object_that_is_shared_deep_in_two_arguments():
     ids=["and passed again", "twice", "before", "before, in the other place"],
 )
 def test_what_jax_says_of_an_array_that_was_donated(donated, use):
-    errors = []
+    # In one of two ways, whichever part of JAX finds it: that may differ between runs.
     for wrap in (jax.jit, autojit.jit):
         f = wrap(two, donate_argnums=donated)
-        with pytest.raises((ValueError, RuntimeError)) as caught:
+        with pytest.raises((ValueError, RuntimeError), match="donate|been deleted"):
             use(f, *arrays(2))
-        errors.append((caught.type, "donate" in str(caught.value)))
-    assert errors[0] == errors[1]
 
 
 def test_an_array_that_is_donated_and_handed_back():

@@ -213,6 +213,22 @@ def of_global(x):
     return x + EPS
 
 
+def test_a_trace_that_failed_is_none():
+    wrong = []
+
+    def fun(x):
+        if wrong:
+            raise ZeroDivisionError
+        return x
+
+    f = autojit.jit(fun, share=False)
+    f(X)
+    wrong.append(1)
+    with pytest.raises(ZeroDivisionError):
+        f(X[:2])
+    assert f.explain(X[:2]) == "args[0]: was float32[3], now float32[2]"
+
+
 def test_what_a_function_reads(monkeypatch):
     autojit.jit(of_global)(X)
     assert autojit.jit(of_global).explain(X) is None

@@ -84,7 +84,7 @@ def hit(call):
     return in_child(call, [2, 2, 2])
 
 
-def while_others_call(call):
+def while_others_trace(call):
     """Fork while other threads of the parent are in the midst of a trace.
 
     Not while they compile or run: a lock of JAX that one of them holds just then would
