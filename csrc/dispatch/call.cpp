@@ -218,9 +218,8 @@ Owned look_up(Dispatcher* self, CallView& call, OwnedVector& leaves, Found* foun
     // Other arrays than those which were found to be equal may not be.
     bool is_found = found != nullptr && found->specialization;
     bool is_known = (is_found && found->same_arrays) || reduced.empty();
-    int faithful = is_known ? 1
-                            : check_call(key->program, leaves.data(), reduced,
-                                         is_found || found == nullptr);
+    int faithful =
+        is_known ? 1 : check_call(key->program, leaves.data(), reduced, is_found);
     if (faithful == 1) {
       return skeleton;
     }

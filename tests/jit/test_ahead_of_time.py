@@ -1,5 +1,6 @@
 """A dispatcher ahead of a call: `trace`, `lower`, `eval_shape` and `flat`."""
 
+import copy
 import dataclasses
 import functools
 import gc
@@ -98,8 +99,9 @@ def test_a_stage_has_what_that_of_jax_has(f):
             theirs, ours = theirs.compile(), ours.compile(compiler_options=options)
     assert isinstance(f, jax.stages.Wrapped)
     assert "tanh" in str(f.trace(Layer(W), X).jaxpr)
-    with pytest.raises(AttributeError, match="_no_such_thing"):
-        _ = ours._no_such_thing
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        _ = ours.no_such_thing
+    assert_same(copy.copy(ours)(Layer(W), X), f(Layer(W), X))
 
 
 def test_arguments_and_results_are_told_in_objects(f):
@@ -265,6 +267,28 @@ def test_what_a_reduction_leaves_out_counts():
         compiled(table)
 
 
+class Fragile:
+    broken = False
+
+    def __init__(self, a):
+        if Fragile.broken:
+            raise ZeroDivisionError
+        self.a = a
+
+    def __reduce__(self):
+        return Fragile, (self.a,)
+
+
+def test_arguments_need_not_be_put_together_once_it_is_compiled(monkeypatch):
+    f = autojit.jit(lambda obj: obj.a + 1)
+    compiled = f.lower(Fragile(X)).compile()
+    obj = Fragile(X)
+    f(obj)
+    monkeypatch.setattr(Fragile, "broken", True)
+    for call in (f, compiled):
+        np.testing.assert_array_equal(call(obj), X + 1)
+
+
 @pytest.mark.parametrize("stages", [["trace"], ["lower"], ["lower", "compile"]])
 def test_a_stage_keeps_no_array_that_that_of_jax_does_not_keep(stages):
     def kept(f, wrap):
@@ -354,8 +378,9 @@ def test_warnings_are_those_of_a_call():
 
     with pytest.warns(UserWarning, match="look out"):
         autojit.jit(fun).lower(X)
-    with pytest.warns(UserWarning, match="look out"):
-        autojit.jit(fun)(X)
+    for use in (autojit.jit(fun), autojit.jit(fun).lower, autojit.jit(fun).eval_shape):
+        with pytest.warns(UserWarning, match="look out"):
+            use(X)
 
 
 def test_donated_arguments():

@@ -491,7 +491,7 @@ def test_what_jax_says_of_an_array_that_was_donated(donated, use):
     # In one of two ways, whichever part of JAX finds it: that may differ between runs.
     for wrap in (jax.jit, autojit.jit):
         f = wrap(two, donate_argnums=donated)
-        with pytest.raises((ValueError, RuntimeError), match="donate|been deleted"):
+        with pytest.raises((ValueError, RuntimeError), match=r"donate|been deleted"):
             use(f, *arrays(2))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import autojit
+from autojit import _explain
 
 X = jnp.arange(3.0)
 
@@ -190,9 +191,17 @@ def test_the_nearest_is_named():
         (Config(0.3, "relu", [1, 2, 4]), "args[1].sizes[2]: was 3, now 4"),
     ):
         assert f.explain(X, config) == f"{message} (nearest of 4 traced)"
-    f(X[:2], Config(0.2, "sin"))
-    text = "args[0]: was float32[2], now float32[1]"
-    assert f.explain(X[:1], Config(0.2, "sin")) in (text, text.replace("[2]", "[3]"))
+
+
+def test_the_nearest_shapes_are_named():
+    f = autojit.jit(lambda *args: None, share=False)
+    f(X, X, X)
+    f(X[:2], X[:2], X[:2])
+    f(X[:1], X[:1], X[:1])
+    assert f.explain(X[:2], X[:2], X) == "args[2]: was float32[2], now float32[3]"
+    text = "args[0]: was float32[3], now float32[2]"
+    assert f.explain(X[:2], X, X) == text
+    assert f.explain(X[:0], X[:0], X) == f"{text.replace('[2]', '[0]')}, and 1 other"
 
 
 def test_big_things_are_abridged():
@@ -351,6 +360,7 @@ def test_blocks_may_end_in_any_order():
         f(X, 1)
     second.__exit__(None, None, None)
     f(X, 1)
+    assert _explain._blocks.get() == ()  # nothing is kept of them
     for _ in range(2):  # and be begun again
         with first, pytest.raises(autojit.RetracingError, match="max_traces"):
             f(X, 2)
