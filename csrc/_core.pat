@@ -7,7 +7,7 @@
     \from inspect import Signature
     \from types import GenericAlias, UnionType
     \from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, final, overload, type_check_only
-    \from autojit._jit import CacheInfo
+    \from autojit._jit import CacheInfo, SpecializationInfo
     \from autojit._stages import Flat, Lowered, Traced
     _P = ParamSpec("_P")
     _Q = ParamSpec("_Q")
@@ -30,6 +30,7 @@
         def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R: ...
         def cache_info(self) -> CacheInfo: ...
         def clear_cache(self) -> None: ...
+        def specializations(self) -> list[SpecializationInfo]: ...
         def trace(self, *args: Any, **kwargs: Any) -> Traced: ...
         def lower(self, *args: Any, **kwargs: Any) -> Lowered: ...
         def eval_shape(self, *args: Any, **kwargs: Any) -> Any: ...
@@ -123,6 +124,10 @@
     def cache_info(self) -> CacheInfo:
         \doc
 
+^autojit\._core\.Dispatcher\.specializations$:
+    def specializations(self) -> list[SpecializationInfo]:
+        \doc
+
 ^autojit\._core\.Dispatcher\.clear_cache$:
     def clear_cache(self) -> None:
         \doc
@@ -165,6 +170,30 @@
 
 ^autojit\._core\.Skeleton\._sentinels$:
     def _sentinels(self) -> list[Any]:
+        \doc
+
+^autojit\._core\.Skeleton\._differences$:
+    def _differences(self, other: Skeleton, /) -> list[tuple[str, str, str]]:
+        \doc
+
+^autojit\._core\.Skeleton\._lost$:
+    def _lost(
+        self,
+        leaves: tuple[Any, ...],
+        result: object,
+        fun: object,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        /,
+    ) -> list[str]:
+        \doc
+
+^autojit\._core\.Skeleton\._learned$:
+    def _learned(self) -> list[int]:
+        \doc
+
+^autojit\._core\.Skeleton\._leads$:
+    def _leads(self, steps: tuple[str, ...], /) -> bool:
         \doc
 
 ^autojit\._core\.Skeleton\._node_path$:

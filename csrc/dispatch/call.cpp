@@ -14,6 +14,7 @@
 #include "skeleton/dependencies.h"
 #include "skeleton/flatten.h"
 #include "skeleton/match.h"
+#include "skeleton/places.h"
 
 namespace autojit {
 
@@ -127,6 +128,7 @@ bool note_side_effects(Dispatcher* self, const Served& served) {
 // dispatcher has shown. False with an exception set on failure. May run Python.
 bool after_trace(Dispatcher* self, const Served& served) {
   Specialization* one = served.specialization;
+  one->calling += clock_now() - one->began;
   if (std::exchange(one->is_of_one, false)) {
     one->id = new_id();
     ++self->table->removals;
@@ -160,6 +162,40 @@ void say_where(const Served& served) {
 
 Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager);
 
+// A trace has raised that it needs the values of some leaves, which are at places that
+// were learned: takes that exception, and gives the steps to them. Runs Python.
+std::vector<Steps> take_values_needed(const Served& served) {
+  Owned error = take_exception();
+  Owned numbers = Owned::steal(PyObject_GetAttrString(error.get(), "args"));
+  std::vector<bool> leaves(served.count);
+  for (Py_ssize_t i = 0; numbers && i < PyTuple_GET_SIZE(numbers.get()); ++i) {
+    leaves[PyLong_AsSize_t(PyTuple_GET_ITEM(numbers.get(), i))] = true;
+  }
+  settle(served.specialization, false);
+  return numbers ? steps_to(served.skeleton->program, leaves) : std::vector<Steps>();
+}
+
+// Does once more what has failed since the values of some leaves are needed, with these
+// as static values. If it fails again, that was not the reason. Runs Python.
+template <typename Again>
+Owned again_by_value(Dispatcher* self, const Served& served, Again again) {
+  std::vector<Steps> needed = take_values_needed(served);
+  if (PyErr_Occurred() != nullptr) {
+    return {};
+  }
+  Places& places = *self->table->places;
+  for (const Steps& steps : needed) {
+    places.at(steps).status = Places::Status::ByValue;
+  }
+  Owned result = again();
+  if (!result && PyErr_Occurred() != nullptr) {
+    for (const Steps& steps : needed) {
+      places.at(steps).status = Places::Status::Traced;
+    }
+  }
+  return result;
+}
+
 // Calls the compiled function, once a specialization has been found. Inlined: a hit
 // goes through it, and would else put what is served in memory.
 [[gnu::always_inline]] inline Owned run(Dispatcher* self, CallView& call,
@@ -176,6 +212,10 @@ Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager);
   --specialization->in_flight;
   is_eager = result.get() == config.eager;
   if (!result || is_eager) {
+    if (!result && PyErr_ExceptionMatches(config.value_needed) != 0) {
+      return again_by_value(self, served,
+                            [&] { return dispatch_by_hash(self, call, is_eager); });
+    }
     if (!result) {
       say_where(served);
     }
@@ -187,7 +227,11 @@ Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager);
     result = Owned();  // it has turned out to be another caller's
     return dispatch_by_hash(self, call, is_eager);
   }
-  ++(served.is_new ? table->misses : table->hits);
+  if (served.is_new) {
+    ++table->misses;
+  } else {
+    ++(specialization->table != nullptr ? specialization->hits : table->hits);
+  }
   settle(specialization, true);
   if (table->traces != traces && !after_trace(self, served)) {
     return {};
@@ -202,6 +246,7 @@ Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager);
 // specialization for it. The skeleton, with its hash if that was asked for, or nothing
 // with an exception set on failure. Runs Python.
 Owned look_up(Dispatcher* self, CallView& call, OwnedVector& leaves, Found* found) {
+  call.places = self->table->places;
   for (;;) {
     Program program;
     NodeObjects reduced;
@@ -295,7 +340,7 @@ struct ByHash {
 
 // False with an exception set on failure. Runs Python.
 bool find_or_make(Dispatcher* self, CallView& call, ByHash& by_hash) {
-  do {
+  for (;;) {
     by_hash.leaves.clear();
     Found found;
     by_hash.skeleton = look_up(self, call, by_hash.leaves, &found);
@@ -305,6 +350,13 @@ bool find_or_make(Dispatcher* self, CallView& call, ByHash& by_hash) {
     by_hash.specialization = std::move(found.specialization);
     by_hash.is_new = !by_hash.specialization;
     if (by_hash.is_new) {
+      int learned = learn_from(self->table, as_skeleton(by_hash.skeleton.get()));
+      if (learned != 0) {
+        if (learned < 0) {
+          return false;
+        }
+        continue;  // other leaves are taken out now
+      }
       by_hash.specialization = specialize(self, as_skeleton(by_hash.skeleton.get()));
       if (!by_hash.specialization) {
         return false;
@@ -312,8 +364,10 @@ bool find_or_make(Dispatcher* self, CallView& call, ByHash& by_hash) {
     }
     by_hash.compiled =
         Owned::borrow(as_specialization(by_hash.specialization.get())->compiled);
-  } while (!by_hash.compiled);  // what ran has dropped it
-  return true;
+    if (by_hash.compiled) {  // what ran may have dropped it
+      return true;
+    }
+  }
 }
 
 // No specialization that was used last serves the call: look it up by hash, or make it.
@@ -373,6 +427,9 @@ Owned stage(Dispatcher* self, CallView& call, PyObject* name) {
       config.stage, name, reinterpret_cast<PyObject*>(self), specialization->object(),
       served.compiled, served.skeleton->object(), leaves.get(), nullptr));
   --specialization->in_flight;
+  if (!made && PyErr_ExceptionMatches(config.value_needed) != 0) {
+    return again_by_value(self, served, [&] { return stage(self, call, name); });
+  }
   if (!made) {
     hide_first_frames();
     say_where(served);
@@ -403,10 +460,12 @@ Owned explain(Dispatcher* self, CallView& call) {
                              : why_traced(found.stale, caller_of(self).fun,
                                           as_skeleton(skeleton.get()));
   Owned others = why ? traced_in(*self->table, one) : Owned();
-  return Owned::steal(others ? PyObject_CallFunctionObjArgs(
-                                   config.explain, compiled.get(), skeleton.get(),
-                                   given.get(), why.get(), others.get(), nullptr)
-                             : nullptr);
+  Owned by_value = others ? by_value_in(self->table) : Owned();
+  return Owned::steal(
+      by_value ? PyObject_CallFunctionObjArgs(config.explain, compiled.get(),
+                                              skeleton.get(), given.get(), why.get(),
+                                              others.get(), by_value.get(), nullptr)
+               : nullptr);
 }
 
 Owned take_apart(Dispatcher* self, CallView& call) {

@@ -2,8 +2,10 @@
 
 #include <structmember.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <utility>
+#include <vector>
 
 #include "dispatch/call.h"
 #include "dispatch/registry.h"
@@ -340,11 +342,44 @@ PyObject* dispatcher_cache_info(PyObject* object, PyObject* /*args*/) {
     return nullptr;
   }
   return PyObject_CallFunction(
-      config.cache_info, "KKKnOnO", static_cast<unsigned long long>(table->hits),
+      config.cache_info, "KKKnOnO", static_cast<unsigned long long>(hits_of(*table)),
       static_cast<unsigned long long>(table->misses),
       static_cast<unsigned long long>(table->traces),
       static_cast<Py_ssize_t>(table->by_hash->size()), maxsize.get(),
       static_cast<Py_ssize_t>(table->bytes), maxbytes.get());
+}
+
+PyObject* dispatcher_specializations(PyObject* object, PyObject* /*args*/) {
+  Table* table = table_of(object);
+  if (table == nullptr) {
+    return nullptr;
+  }
+  std::vector<Specialization*> all;
+  for (const auto& [hash, one] : *table->by_hash) {
+    all.push_back(one);
+  }
+  std::sort(all.begin(), all.end(),
+            [](const auto* a, const auto* b) { return a->used > b->used; });
+  OwnedVector held;
+  for (Specialization* one : all) {
+    held.borrow(one->object());
+  }
+  Owned list = Owned::steal(PyList_New(0));
+  for (const Specialization* one : all) {
+    double seconds_of_tracing = static_cast<double>(one->tracing) * 1e-9;
+    Owned info = Owned::steal(
+        list ? PyObject_CallFunction(
+                   config.specialization_info, "OKnddn", one->skeleton,
+                   static_cast<unsigned long long>(one->hits),
+                   static_cast<Py_ssize_t>(one->programs), seconds_of_tracing,
+                   static_cast<double>(one->calling) * 1e-9 - seconds_of_tracing,
+                   static_cast<Py_ssize_t>(one->bytes))
+             : nullptr);
+    if (!info || PyList_Append(list.get(), info.get()) < 0) {
+      return nullptr;
+    }
+  }
+  return list.release();
 }
 
 PyObject* dispatcher_clear_cache(PyObject* object, PyObject* /*args*/) {
@@ -503,6 +538,21 @@ PyMethodDef dispatcher_methods[] = {
      "    was traced; `currsize` and `maxsize`, the number of specializations and its\n"
      "    bound, None if there is none; `currbytes` and `maxbytes`, the same for the\n"
      "    bytes of their static parts.\n"},
+    {"specializations", guarded<dispatcher_specializations>, METH_NOARGS,
+     "specializations($self, /)\n--\n\n"
+     "Tell what there is for each static part that calls had, the one used last "
+     "first.\n"
+     "\n"
+     "Returns\n-------\n"
+     "list of SpecializationInfo\n"
+     "    Named tuples: `skeleton`, the static part; `hits`, how many calls it has "
+     "served\n"
+     "    after the first; `traces`, how often the function body was traced for it; "
+     "\n"
+     "    `trace_seconds`, how long that took, and `compile_seconds`, the rest of the\n"
+     "    calls that traced: lowering, compiling and running it once; `bytes`, what "
+     "its\n"
+     "    static part takes.\n"},
     {"clear_cache", guarded<dispatcher_clear_cache>, METH_NOARGS,
      "clear_cache($self, /)\n--\n\nDrop all specializations, those of "
      "other dispatchers of the function too,\nand set all counts to 0."},
@@ -597,7 +647,9 @@ PyMethodDef dispatcher_methods[] = {
 
 bool init_dispatcher() {
   is_function_dispatcher = [](PyObject* object) {
-    return Py_IS_TYPE(object, &DispatcherType) && !as_dispatcher(object)->fun_in_tree;
+    // Of one that is not filled yet, nothing is known.
+    return Py_IS_TYPE(object, &DispatcherType) &&
+           as_dispatcher(object)->fun != nullptr && !as_dispatcher(object)->fun_in_tree;
   };
   parts_of_dispatcher = [](PyObject* object) {
     const Dispatcher* self = as_dispatcher(object);

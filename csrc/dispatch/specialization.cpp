@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "dispatch/limits.h"
+#include "dispatch/statistics.h"
 #include "dispatch/table.h"
 #include "python/errors.h"
 #include "skeleton/closures.h"
@@ -73,6 +74,7 @@ bool note_dependencies(Specialization* one, PyObject* fun) {
 
 PyObject* specialization_begin(PyObject* self, PyObject* fun) {
   Specialization* one = as_specialization(self);
+  one->began = clock_now();
   if (one->table != nullptr) {
     ++one->table->traces;
     ++process_limits.programs;
@@ -112,6 +114,17 @@ PyObject* specialization_others(PyObject* self, PyObject* /*args*/) {
       .release();
 }
 
+PyObject* specialization_end(PyObject* self, PyObject* /*args*/) {
+  Specialization* one = as_specialization(self);
+  one->tracing += clock_now() - one->began;
+  Py_RETURN_NONE;
+}
+
+PyObject* specialization_by_value(PyObject* self, void* /*closure*/) {
+  const Table* table = as_specialization(self)->table;
+  return by_value_in(table).release();
+}
+
 PyObject* specialization_serves(PyObject* self, PyObject* call) {
   if (!Py_IS_TYPE(call, &SkeletonType)) {
     PyErr_SetString(PyExc_TypeError, "the skeleton of a call is needed");
@@ -141,6 +154,8 @@ PyMethodDef specialization_methods[] = {
     {"go_by_identity", specialization_go_by_identity, METH_O,
      "go_by_identity($self, skeleton, /)\n--\n\n"
      "Serve only calls with the very functions and opaque objects of this one."},
+    {"end", specialization_end, METH_NOARGS,
+     "end($self, /)\n--\n\nNote that the trace is over that began last."},
     {"begin", guarded<specialization_begin>, METH_O,
      "begin($self, fun, /)\n--\n\n"
      "Count a trace of a function, None if it is part of the call, and return the\n"
@@ -153,6 +168,13 @@ PyMemberDef specialization_members[] = {
     {"why", T_OBJECT, offsetof(Specialization, why), READONLY, nullptr},
     {"warnings", T_OBJECT, offsetof(Specialization, warnings), READONLY, nullptr},
     {nullptr, 0, 0, 0, nullptr},
+};
+
+PyGetSetDef specialization_getset[] = {
+    {"by_value", specialization_by_value, nullptr,
+     "The paths of numbers that are not traced, since the function needs their value.",
+     nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
 
 }  // namespace
@@ -168,6 +190,7 @@ PyTypeObject SpecializationType = {
     .tp_traverse = specialization_traverse,
     .tp_methods = specialization_methods,
     .tp_members = specialization_members,
+    .tp_getset = specialization_getset,
 };
 
 std::uint64_t new_id() {
@@ -190,6 +213,8 @@ Owned new_specialization(Skeleton* skeleton) {
   one->hash = skeleton->hash;
   one->bytes = static_bytes(skeleton);
   one->programs = 0;
+  one->hits = 0;
+  one->began = one->tracing = one->calling = 0;
   one->id = new_id();
   one->used = 0;
   one->in_flight = 0;

@@ -28,8 +28,14 @@ struct Specialization {
   Py_hash_t hash;        // of the skeleton
   std::size_t bytes;     // what it keeps that is static
   std::size_t programs;  // how often it was traced: each time JAX makes a program
-  std::uint64_t id;      // by which dispatchers know it, see `Admissions`
-  std::uint64_t used;    // the number of its last use, of all uses of all tables
+  std::uint64_t hits;    // how often it has served a call, but for the first
+  // Of its traces, in nanoseconds: when the last began, how long they took, and how
+  // long the calls took in which they were made, from there on.
+  std::uint64_t began;
+  std::uint64_t tracing;
+  std::uint64_t calling;
+  std::uint64_t id;         // by which dispatchers know it, see `Admissions`
+  std::uint64_t used;       // the number of its last use, of all uses of all tables
   std::uint32_t in_flight;  // calls of it that began before one had returned
   bool proven;              // a call of it has returned
   // A result hands through what belongs to the functions or opaque objects of the call:

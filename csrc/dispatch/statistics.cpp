@@ -14,20 +14,20 @@ namespace {
 // How many counted calls this thread is in.
 thread_local std::uint32_t depth = 0;
 
-std::uint64_t now() {
+}  // namespace
+
+std::uint64_t clock_now() {
   return static_cast<std::uint64_t>(
       std::chrono::steady_clock::now().time_since_epoch() /
       std::chrono::nanoseconds(1));
 }
 
-}  // namespace
-
-CountedCall::CountedCall() : start_(depth++ == 0 ? now() : 0) {}
+CountedCall::CountedCall() : start_(depth++ == 0 ? clock_now() : 0) {}
 
 CountedCall::~CountedCall() {
   if (--depth == 0) {
     ++statistics.calls;
-    statistics.nanoseconds += now() - start_;
+    statistics.nanoseconds += clock_now() - start_;
   }
 }
 

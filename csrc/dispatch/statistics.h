@@ -17,6 +17,9 @@ struct Statistics {
 };
 extern Statistics statistics;
 
+// The time of a clock that is never set, in nanoseconds.
+std::uint64_t clock_now();
+
 // Counts a call, and the time until it goes.
 class CountedCall {
  public:

@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <iterator>
 #include <new>
+#include <numeric>
 #include <utility>
 #include <vector>
 
 #include "dispatch/limits.h"
 #include "dispatch/registry.h"
 #include "dispatch/statistics.h"
+#include "objects/config.h"
 #include "skeleton/compare.h"
 #include "skeleton/dependencies.h"
 
@@ -45,6 +47,7 @@ void table_dealloc(PyObject* self) {
   tables().erase(table);
   clear(table);
   delete table->by_hash;
+  delete table->places;
   Py_XDECREF(table->options);
   Py_XDECREF(table->like);
   PyObject_GC_Del(self);
@@ -87,6 +90,7 @@ Owned new_table(PyObject* options, const Bounds& bounds) {
   table->bounds = bounds;
   table->bytes = 0;
   table->options = Py_NewRef(options);
+  table->places = nullptr;
   table->dependencies = nullptr;
   table->key = nullptr;
   table->like = nullptr;
@@ -98,7 +102,8 @@ Owned new_table(PyObject* options, const Bounds& bounds) {
     throw std::bad_alloc();
   }
   tables().insert(table);
-  return owned;
+  table->places = places_of(PyDict_GetItemWithError(options, names.traced)).release();
+  return PyErr_Occurred() == nullptr ? std::move(owned) : Owned();
 }
 
 void Admissions::add(const Specialization* specialization, const Table& table) {
@@ -225,6 +230,42 @@ Owned traced_in(const Table& table, const Specialization* except) {
   return tuple_of(skeletons.data(), skeletons.size());
 }
 
+Owned by_value_in(const Table* table) {
+  std::vector<std::string> paths;
+  if (table != nullptr && table->places != nullptr) {
+    paths = table->places->paths(Places::Status::ByValue);
+  }
+  OwnedVector texts;
+  for (const std::string& path : paths) {
+    texts.steal(PyUnicode_FromString(path.c_str()));
+    if (texts[texts.size() - 1] == nullptr) {
+      return {};
+    }
+  }
+  return tuple_of(texts.data(), texts.size());
+}
+
+std::uint64_t hits_of(const Table& table) {
+  return std::accumulate(
+      table.by_hash->begin(), table.by_hash->end(), table.hits,
+      [](std::uint64_t sum, const auto& filed) { return sum + filed.second->hits; });
+}
+
+int learn_from(Table* table, Skeleton* skeleton) {
+  if (table->places == nullptr || !table->places->learns()) {
+    return 0;
+  }
+  Owned holder = Owned::borrow(table->object());
+  Owned traced = traced_in(*table, nullptr);
+  for (Py_ssize_t i = 0; traced && i < PyTuple_GET_SIZE(traced.get()); ++i) {
+    Skeleton* before = as_skeleton(PyTuple_GET_ITEM(traced.get(), i));
+    if (int learned = learn(*table->places, before, skeleton); learned != 0) {
+      return learned;
+    }
+  }
+  return traced ? 0 : -1;
+}
+
 void insert(Table* table, Specialization* specialization, PyObject* compiled) {
   table->by_hash->emplace(specialization->hash, specialization);
   Py_INCREF(specialization);
@@ -258,6 +299,7 @@ Owned take_out(Specialization* specialization) {
     table->newest = nullptr;
   }
   table->bytes -= specialization->bytes;
+  table->hits += specialization->hits;
   process_limits.programs -= specialization->programs;
   auto [begin, end] = table->by_hash->equal_range(specialization->hash);
   table->by_hash->erase(std::find_if(begin, end, [specialization](const auto& filed) {

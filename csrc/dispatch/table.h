@@ -9,6 +9,7 @@
 
 #include "dispatch/specialization.h"
 #include "python/owned.h"
+#include "skeleton/places.h"
 
 namespace autojit {
 
@@ -28,12 +29,13 @@ struct Table {
   std::unordered_multimap<Py_hash_t, Specialization*>* by_hash;
   Specialization* newest;  // the one used last, or nullptr if that has gone
   std::uint64_t removals;  // how often one has gone
-  std::uint64_t hits;
+  std::uint64_t hits;      // of specializations that have gone
   std::uint64_t misses;
   std::uint64_t traces;
   Bounds bounds;
   std::size_t bytes;       // of all specializations
   PyObject* options;       // owned
+  Places* places;          // owned: where numbers are traced; nullptr for nowhere
   Skeleton* dependencies;  // owned: of the last trace that had others, or nullptr
   // What it is filed under, see `registry.h`: a function, borrowed, or the skeleton of
   // a callable object, owned. Both are nullptr if it is not filed, or no longer.
@@ -98,6 +100,17 @@ bool find(Table* table, const Caller& caller, Skeleton* skeleton, Found& found);
 // The skeletons that the function was traced for, but for that of `except`, the one
 // used last first: a new tuple, or nothing with an exception set on failure.
 Owned traced_in(const Table& table, const Specialization* except);
+
+// The paths of numbers that a table does not trace, since the function needs their
+// values: a new tuple, or nothing with an exception set on failure.
+Owned by_value_in(const Table* table);
+
+// Whether something is learned from a call that has no specialization: at which places
+// numbers are to be traced. 1, 0, or -1 with an exception set. May run Python.
+int learn_from(Table* table, Skeleton* skeleton);
+
+// How often its specializations have served a call, but for the first of each.
+std::uint64_t hits_of(const Table& table);
 
 // Adds a specialization with its compiled function; what no longer fits goes. May run
 // Python.

@@ -16,7 +16,8 @@ bool intern(PyObject*& place, const char* text) {
 
 bool init_names() {
   return intern(names.reduce_ex, "__reduce_ex__") && intern(names.share, "share") &&
-         intern(names.reduce, "__reduce__") && intern(names.getstate, "__getstate__") &&
+         intern(names.traced, "traced") && intern(names.reduce, "__reduce__") &&
+         intern(names.getstate, "__getstate__") &&
          intern(names.setstate, "__setstate__") &&
          intern(names.getnewargs, "__getnewargs__") &&
          intern(names.getnewargs_ex, "__getnewargs_ex__") &&

@@ -23,18 +23,21 @@ struct Config {
   PyObject* stage = nullptr;           // (name, dispatcher, specialization, compiled,
                                        // skeleton, leaves) -> what JAX makes of it
   PyObject* explain = nullptr;         // (compiled or None, skeleton, leaves, why,
-                                       // skeletons traced) -> str or None
+                                       // skeletons traced, by value) -> str or None
   PyObject* stand_ins = nullptr;       // the class of what stands for an array there
+  PyObject* value_needed = nullptr;    // the exception of a trace that needs the values
+                                       // of leaves, with their numbers
   PyObject* say_where = nullptr;       // (error, skeleton, compiled, leaves)
   PyObject* replay = nullptr;          // (warnings, leaves, seen)
   PyObject* mark_seen = nullptr;       // (warnings, leaves, seen)
   PyObject* lazy_types = nullptr;      // frozenset: iterators that run code when asked
   PyObject* cache_info = nullptr;      // the class of `cache_info()`
-  PyObject* eager = nullptr;           // what a compiled function returns under
-                                       // `jax.disable_jit`
-  PyObject* copyreg_table = nullptr;   // copyreg.dispatch_table
-  PyObject* traceback_type = nullptr;  // what stands for an exception's traceback
-  PyObject* library_paths = nullptr;   // tuple of str: where installed code lies
+  PyObject* specialization_info = nullptr;  // of each in `specializations()`
+  PyObject* eager = nullptr;                // what a compiled function returns under
+                                            // `jax.disable_jit`
+  PyObject* copyreg_table = nullptr;        // copyreg.dispatch_table
+  PyObject* traceback_type = nullptr;       // what stands for an exception's traceback
+  PyObject* library_paths = nullptr;        // tuple of str: where installed code lies
 };
 extern Config config;
 
@@ -52,11 +55,13 @@ inline constexpr std::pair<const char*, PyObject * Config::*> kConfig[] = {
     {"stage", &Config::stage},
     {"explain", &Config::explain},
     {"stand_ins", &Config::stand_ins},
+    {"value_needed", &Config::value_needed},
     {"say_where", &Config::say_where},
     {"replay", &Config::replay},
     {"mark_seen", &Config::mark_seen},
     {"lazy_types", &Config::lazy_types},
     {"cache_info", &Config::cache_info},
+    {"specialization_info", &Config::specialization_info},
     {"eager", &Config::eager},
     {"copyreg_table", &Config::copyreg_table},
     {"traceback_type", &Config::traceback_type},
@@ -67,6 +72,7 @@ inline constexpr std::pair<const char*, PyObject * Config::*> kConfig[] = {
 struct Names {
   PyObject* reduce_ex;
   PyObject* share;
+  PyObject* traced;
   PyObject* reduce;
   PyObject* getstate;
   PyObject* setstate;

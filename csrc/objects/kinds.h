@@ -27,6 +27,7 @@ enum class Kind : std::uint8_t {
   Function,  // a Python function, which the trace gets as it is
   // The rest.
   Leaf,       // an array: a hole in the skeleton
+  Traced,     // a hole for an array or a number, where the user wants these traced
   Forward,    // in a result: what came back from the call untouched
   Opaque,     // handed through whole; compares with `==` if it can be hashed
   Owner,      // handed through whole; equal to itself while its content is
@@ -89,6 +90,7 @@ enum class Size : std::uint8_t {
   Index,       // no parts: the number of something
   Alone,       // no parts: 1 if nobody but the call holds the object
   Nodes,       // no parts: how many nodes belong to the node before
+  Bits,        // no parts: how many bits an int may have; 0: as many as it likes
 };
 
 // Whether an Extent follows.
@@ -140,6 +142,7 @@ inline constexpr std::array<KindRow, kKinds> kTable = [] {
       {Kind::NumpyScalar, P::Value},
       {Kind::Function, P::Value, E::None, S::Index},
       {Kind::Leaf},
+      {Kind::Traced, P::None, E::None, S::Bits},
       {Kind::Forward, P::None, E::Source, S::Index},
       {Kind::Opaque, P::Whole, E::Slot},
       {Kind::Owner, P::Whole, E::Slot, S::Index},
@@ -185,6 +188,11 @@ inline constexpr const KindRow& row_of(Kind kind) {
 // Whether a kind is that of values. The hot path asks it for each node: they come
 // first.
 inline constexpr bool is_value(Kind kind) { return kind <= Kind::Function; }
+
+// Whether a node of a kind is a hole for a leaf.
+inline constexpr bool is_leaf(Kind kind) {
+  return kind == Kind::Leaf || kind == Kind::Traced;
+}
 
 // How many parts a node of a kind always has.
 inline constexpr std::size_t named_parts(const KindRow& row) {

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstring>
 
+#include "objects/type_plan.h"
 #include "python/hashing.h"
 #include "python/numpy.h"
 
@@ -61,6 +62,21 @@ bool same_value(Kind kind, PyObject* ours, PyObject* other) {
     default:
       return false;
   }
+}
+
+bool can_be_traced(PyObject* object, std::uint32_t bits) {
+  if (PyFloat_CheckExact(object) || PyComplex_CheckExact(object) ||
+      is_leaf_type(Py_TYPE(object))) {
+    return true;
+  }
+  if (PyLong_CheckExact(object)) {
+    int overflows = 0;
+    long long value = bits == 0 ? 0 : PyLong_AsLongLongAndOverflow(object, &overflows);
+    return bits == 0 ||
+           (overflows == 0 && (value >> (bits - 1)) == (value < 0 ? -1 : 0));
+  }
+  return numpy::is_array(object) ? numpy::can_be_traced(object)
+                                 : numpy::is_number(object);
 }
 
 std::uint64_t hash_value(Kind kind, PyObject* object) {

@@ -61,6 +61,26 @@ bool is_plain(PyObject* array) {
   return (PyDataType_FLAGS(dtype) & kNotPlain) == 0;
 }
 
+namespace {
+
+bool is_known_to_jax(int number) {
+  return ((PyTypeNum_ISNUMBER(number) || PyTypeNum_ISBOOL(number)) &&
+          number != NPY_LONGDOUBLE && number != NPY_CLONGDOUBLE) ||
+         PyTypeNum_ISUSERDEF(number);  // such as bfloat16
+}
+
+}  // namespace
+
+bool can_be_traced(PyObject* array) {
+  PyArray_Descr* dtype = PyArray_DESCR(reinterpret_cast<PyArrayObject*>(array));
+  return is_known_to_jax(dtype->type_num) && PyArray_ISNBO(dtype->byteorder);
+}
+
+bool is_number(PyObject* object) {
+  return PyArray_IsScalar(object, Number) && !PyArray_IsScalar(object, LongDouble) &&
+         !PyArray_IsScalar(object, CLongDouble) && is_scalar_type(Py_TYPE(object));
+}
+
 PyObject* dtype_singleton(PyObject* object) {
   auto* dtype = reinterpret_cast<PyArray_Descr*>(object);
   int number = dtype->type_num;

@@ -32,6 +32,10 @@ std::uint64_t hash(PyObject* object);
 
 // Whether a class is that of scalars of fixed size and without padding.
 bool is_scalar_type(PyTypeObject* type);
+// Whether a `numpy.ndarray` has a dtype that JAX has, or an extension of it.
+bool can_be_traced(PyObject* array);
+// Whether an object is a scalar of numpy that is a number of such a dtype, and no bool.
+bool is_number(PyObject* object);
 struct Bytes {
   const char* data;
   std::size_t size;

@@ -8,6 +8,8 @@
 
 namespace autojit {
 
+class Places;
+
 // Borrowed from the caller until Python runs: a partial lends its arguments and may let
 // them go. Then they have to be held.
 struct CallView {
@@ -20,6 +22,8 @@ struct CallView {
   bool on_stack;
   // Instances of this class are leaves too: stand-ins for arrays. nullptr for none.
   PyObject* stand_ins = nullptr;
+  // Where numbers are leaves too; nullptr for nowhere.
+  const Places* places = nullptr;
   // How many of the arguments are held, in one of the two.
   std::size_t held = 0;
   std::array<PyObject*, 8> few = {};

@@ -150,15 +150,24 @@ int same_payload(const Program& a, const Node& x, const Program& b, const Node& 
   }
 }
 
-// The same with the slots that the nodes have, and where they come from.
-int same_node(const Program& a, const Node& x, const Program& b, const Node& y) {
+}  // namespace
+
+int same_but_for_slots(const Program& a, const Node& x, const Program& b,
+                       const Node& y) {
   if (x.kind != y.kind || counting_size(x) != counting_size(y)) {
     return 0;
   }
   Extra extra = row_of(x.kind).extra;
-  bool counts = extra == Extra::Source || extra == Extra::Callable ||
-                (has_slot(x) && has_slot(y));
+  bool counts = extra == Extra::Source || extra == Extra::Callable;
   return counts && x.extra != y.extra ? 0 : same_payload(a, x, b, y);
+}
+
+namespace {
+
+// The same with the slots that the nodes have.
+int same_node(const Program& a, const Node& x, const Program& b, const Node& y) {
+  bool differ = x.kind == y.kind && has_slot(x) && has_slot(y) && x.extra != y.extra;
+  return differ ? 0 : same_but_for_slots(a, x, b, y);
 }
 
 // The same for two functions of calls. `differ` is set if what they hold has to be
@@ -179,7 +188,8 @@ bool same_objects(const Objects& a, const Objects& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end());
 }
 
-// The same for nodes with one number. `differ` is set for functions.
+}  // namespace
+
 int same_at(const Program& a, const Program& b, std::size_t i, bool& differ) {
   const Node& x = a.nodes[i];
   const Node& y = b.nodes[i];
@@ -195,6 +205,8 @@ int same_at(const Program& a, const Program& b, std::size_t i, bool& differ) {
   }
   return same;
 }
+
+namespace {
 
 // Equal but for their functions, which `differ` then tells.
 int equal_nodes(const Program& a, const Program& b, bool& differ) {

@@ -2,31 +2,18 @@
 
 #include <algorithm>
 #include <cstring>
-#include <iterator>
 #include <string>
 #include <vector>
 
-#include "objects/function_state.h"
 #include "objects/reduction.h"
 #include "objects/type_plan.h"
 #include "python/errors.h"
 #include "python/recursion.h"
+#include "skeleton/route.h"
 
 namespace autojit {
 
 namespace {
-
-// Text of `object`, or of what went wrong: messages must not fail because of a repr. An
-// exception that is no refusal stays set.
-std::string text_of(PyObject* object, PyObject* (*how)(PyObject*)) {
-  Owned text = Owned::steal(how(object));
-  const char* utf8 = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
-  if (utf8 == nullptr) {
-    clear_refusal();
-    return std::string("<") + Py_TYPE(object)->tp_name + ">";
-  }
-  return utf8;
-}
 
 std::string class_name(const PyTypeObject* type) {
   const char* dot = std::strrchr(type->tp_name, '.');
@@ -41,160 +28,10 @@ Owned as_str(const std::string& text) {
                    text.data(), static_cast<Py_ssize_t>(text.size())));
 }
 
-// --- the path to a node ---
-
-std::string index_text(std::size_t index) { return "[" + std::to_string(index) + "]"; }
-
-std::string key_text(const Node& key) {
-  return is_value(key.kind) ? text_of(key.object, PyObject_Repr) : "...";
-}
-
-std::string attribute(const Node& key) {
-  return key.kind == Kind::Str ? std::string(".") + text_of(key.object, PyObject_Str)
-                               : std::string(".__dict__[") + key_text(key) + "]";
-}
-
-// A node on the way, and which of its parts the way goes on with.
-struct Way {
-  std::size_t node;
-  std::size_t part;
-  std::size_t key;  // the last key node, if the parts are pairs
-};
-
-// The number of the part of a reduction that is there as number `part`.
-std::uint32_t reduce_part(const Node& node, std::size_t part) {
-  std::uint32_t number = 0;
-  while (!has_part(node.size, number) || part-- != 0) {
-    ++number;
-  }
-  return number;
-}
-
-// The name of a namedtuple's field, or its number.
-std::string field(const Node& node, std::size_t part) {
-  Owned fields = Owned::steal(PyObject_GetAttrString(node.object, "_fields"));
-  auto place = static_cast<Py_ssize_t>(part);
-  if (fields && PyTuple_CheckExact(fields.get()) &&
-      place < PyTuple_GET_SIZE(fields.get())) {
-    return "." + text_of(PyTuple_GET_ITEM(fields.get(), place), PyObject_Str);
-  }
-  PyErr_Clear();
-  return index_text(part);
-}
-
-std::string argument(const Node& call, std::size_t part) {
-  if (call.extra != 0 && part-- == 0) {
-    return "fun";
-  }
-  if (part < call.size) {
-    return "args" + index_text(part);
-  }
-  PyObject* name =
-      PyTuple_GET_ITEM(call.object, static_cast<Py_ssize_t>(part - call.size));
-  return "kwargs[" + text_of(name, PyObject_Repr) + "]";
-}
-
-// A function's code is the first of what it holds.
-std::string part_of_function(const Program& program, const Way& way) {
-  static const char* const kParts[] = {
-      ".__code__", ".__globals__",    ".__defaults__", ".__kwdefaults__",
-      ".__dict__", ".__name__",       ".__qualname__", ".__module__",
-      ".__doc__",  ".__annotations__"};
-  static_assert(std::size(kParts) == kStateParts);
-  if (way.part < kStateParts) {
-    return kParts[way.part];
-  }
-  std::size_t cell = way.part - kStateParts;
-  PyObject* code = program.nodes[way.node + 2].object;
-  Owned names = Owned::steal(
-      PyCode_Check(code) ? PyCode_GetFreevars(reinterpret_cast<PyCodeObject*>(code))
-                         : nullptr);
-  PyErr_Clear();
-  auto place = static_cast<Py_ssize_t>(cell);
-  return ".__closure__[" +
-         (names && place < PyTuple_GET_SIZE(names.get())
-              ? text_of(PyTuple_GET_ITEM(names.get(), place), PyObject_Repr)
-              : std::to_string(cell)) +
-         "]";
-}
-
-// What a reader writes for one step of the way. `is_state`: the node is the state of a
-// reduction, so that its keys are attributes.
-std::string step_text(const Program& program, const Way& way, bool is_state) {
-  const Node& node = program.nodes[way.node];
-  const KindRow& row = row_of(node.kind);
-  std::size_t named = named_parts(row);
-  if (way.part < named) {
-    return row.names[way.part];
-  }
-  std::size_t part = way.part - named;
-  switch (row.step) {
-    case Step::None:
-      break;
-    case Step::Index:
-      if (node.kind == Kind::Closure) {
-        return part_of_function(program, way);
-      }
-      return node.kind == Kind::Cell ? "" : index_text(part);
-    case Step::Element:
-      return ".elements" + index_text(part);
-    case Step::Field:
-      return field(node, part);
-    case Step::Key:
-      if (part % 2 == 0) {
-        return ".keys()" + index_text(part / 2);
-      }
-      return is_state ? attribute(program.nodes[way.key])
-                      : std::string("[") + key_text(program.nodes[way.key]) + "]";
-    case Step::Attribute: {
-      std::size_t pairs = std::size_t{2} * node.size;
-      if (part >= pairs) {
-        return "." + text_of(node.plan->slots[part - pairs].name.get(), PyObject_Str);
-      }
-      return part % 2 == 0 ? std::string(".__dict__.keys()") + index_text(part / 2)
-                           : attribute(program.nodes[way.key]);
-    }
-    case Step::Reduction: {
-      std::uint32_t number = reduce_part(node, part);
-      return number <= kArgs || number == kStateSetter
-                 ? std::string(".__reduce_ex__()") + index_text(number)
-                 : "";
-    }
-    case Step::Argument:
-      return argument(node, part);
-  }
-  return index_text(part);
-}
-
-// The way from the root to node `index`.
-std::vector<Way> way_to(const Program& program, std::size_t index) {
-  std::vector<Way> ways;
-  for (std::size_t i = 0; i < index; ++i) {
-    const Node& node = program.nodes[i];
-    if (node.kind == Kind::Extent) {
-      continue;
-    }
-    if (!ways.empty()) {
-      Way& last = ways.back();
-      std::size_t named = named_parts(row_of(program.nodes[last.node].kind));
-      last.key = (last.part + named) % 2 == 0 ? i : last.key;
-    }
-    if (parts_of(program, node) != 0) {
-      ways.push_back({i, 0, i});
-      continue;
-    }
-    while (!ways.empty() &&
-           ++ways.back().part == parts_of(program, program.nodes[ways.back().node])) {
-      ways.pop_back();
-    }
-  }
-  return ways;
-}
-
 std::size_t node_of_leaf(const Program& program, std::uint32_t leaf) {
   std::size_t index = 0;
-  for (; program.nodes[index].kind != Kind::Leaf || leaf != 0; ++index) {
-    leaf -= program.nodes[index].kind == Kind::Leaf ? 1U : 0U;
+  for (; !is_leaf(program.nodes[index].kind) || leaf != 0; ++index) {
+    leaf -= is_leaf(program.nodes[index].kind) ? 1U : 0U;
   }
   return index;
 }
@@ -358,6 +195,7 @@ bool Describer::node(const Node& node) {
   }
   switch (node.kind) {
     case Kind::Leaf:
+    case Kind::Traced:
     case Kind::Forward:
       text += "*";
       return true;
@@ -385,7 +223,9 @@ bool Describer::node(const Node& node) {
 }  // namespace
 
 Owned path(const Program& program, const char* root, std::size_t index) {
-  std::vector<Way> ways = way_to(program, index);
+  Route route(program);
+  route.advance_to(index);
+  const std::vector<Way>& ways = route.ways();
   constexpr std::size_t kFirst = 16;
   constexpr std::size_t kLast = 4;
   std::string text = root;
@@ -395,8 +235,7 @@ Owned path(const Program& program, const char* root, std::size_t index) {
       text += " ... ";
       i = ways.size() - kLast;
     }
-    bool is_state = i > 0 && program.nodes[ways[i - 1].node].kind == Kind::Reduce;
-    text += step_text(program, ways[i], is_state);
+    text += step_text(program, ways, i);
   }
   return as_str(text);
 }

@@ -1,12 +1,18 @@
 #include "skeleton/difference.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <string_view>
 #include <vector>
 
+#include "objects/type_plan.h"
 #include "objects/values.h"
+#include "python/interpreter.h"
 #include "skeleton/closures.h"
 #include "skeleton/compare.h"
 #include "skeleton/describe.h"
+#include "skeleton/flatten.h"
+#include "skeleton/parts.h"
 
 namespace autojit {
 
@@ -112,6 +118,9 @@ Owned text_at(const Program& program, std::size_t index) {
   const Node& node = program.nodes[index];
   if (node.kind == Kind::Leaf) {
     return Owned::steal(PyUnicode_FromString("a jax.Array"));
+  }
+  if (node.kind == Kind::Traced) {
+    return Owned::steal(PyUnicode_FromString("a traced number or array"));
   }
   if (is_value(node.kind) && PyFunction_Check(node.object)) {
     auto* function = reinterpret_cast<PyFunctionObject*>(node.object);
@@ -330,6 +339,101 @@ Owned difference_of_functions(Skeleton* before, Skeleton* now) {
 }
 
 }  // namespace
+
+namespace {
+
+// Appends a new reference. False with an exception set on failure.
+bool append(const Owned& list, const Owned& item) {
+  return list && item && PyList_Append(list.get(), item.get()) == 0;
+}
+
+// The path of what a reader would say has changed: of a key, what has it.
+Owned place_of(const Program& program, const char* root, std::size_t index) {
+  return path(program, root, holder_of_key(program, index));
+}
+
+// Whether a class computes an attribute once and keeps it: nothing is lost with it.
+bool is_cached_property(PyTypeObject* type, PyObject* name) {
+  PyObject* found = python::type_lookup(type, name);
+  return found != nullptr &&
+         std::string_view(Py_TYPE(found)->tp_name).ends_with("cached_property");
+}
+
+// The paths of the attributes that an instance has got. False with an exception set on
+// failure.
+bool append_new_attributes(const Program& before, const Program& after,
+                           const Differing& parts, const Owned& list) {
+  Owned where = path(before, "", parts.before);
+  for (std::size_t key : keys_of(after, parts.now)) {
+    const Node& name = after.nodes[key];
+    std::vector<std::size_t> known = keys_of(before, parts.before);
+    bool is_new = std::none_of(known.begin(), known.end(), [&](std::size_t other) {
+      return before.nodes[other].kind == name.kind &&
+             same_value(name.kind, before.nodes[other].object, name.object);
+    });
+    if (!is_new || is_cached_property(after.nodes[parts.now].plan->type, name.object)) {
+      continue;
+    }
+    Owned text = Owned::steal(
+        where ? PyUnicode_FromFormat("%U.%S", where.get(), name.object) : nullptr);
+    if (!append(list, text)) {
+      return false;
+    }
+  }
+  return static_cast<bool>(where);
+}
+
+}  // namespace
+
+Owned differences(const Skeleton* before, const Skeleton* now, std::size_t most) {
+  const Program& a = before->program;
+  const Program& b = now->program;
+  std::vector<Differing> found;
+  if (!differing_parts(a, b, nullptr, most, found)) {
+    return {};
+  }
+  Owned list = Owned::steal(PyList_New(0));
+  for (const Differing& parts : found) {
+    Owned where = place_of(b, now->root, parts.now);
+    Owned was = where ? short_text_at(a, parts.before) : Owned();
+    Owned is = was ? short_text_at(b, parts.now) : Owned();
+    Owned item =
+        Owned::steal(is ? PyTuple_Pack(3, where.get(), was.get(), is.get()) : nullptr);
+    if (!append(list, item)) {
+      return {};
+    }
+  }
+  return list;
+}
+
+Owned lost_changes(const Skeleton* before, PyObject* const* leaves, PyObject* result,
+                   CallView& after) {
+  Program now;
+  OwnedVector leaves_now;
+  if (!flatten_after(result, after, now, leaves_now)) {
+    return {};
+  }
+  const Program& call = before->program;
+  const Returned returned{end_of(now, 1), leaves, leaves_now};
+  std::vector<Differing> found;
+  if (!differing_parts(call, now, &returned, SIZE_MAX, found)) {
+    return {};
+  }
+  Owned list = Owned::steal(PyList_New(0));
+  for (const Differing& parts : found) {
+    const Node& x = call.nodes[parts.before];
+    const Node& y = now.nodes[parts.now];
+    if (x.kind == Kind::Instance && y.kind == Kind::Instance && x.plan == y.plan &&
+        x.size < y.size) {
+      if (!append_new_attributes(call, now, parts, list)) {
+        return {};
+      }
+    } else if (!append(list, place_of(call, before->root, parts.before))) {
+      return {};
+    }
+  }
+  return list;
+}
 
 std::size_t distance(const Skeleton* first, const Skeleton* second) {
   const std::vector<Node>& a = first->program.nodes;

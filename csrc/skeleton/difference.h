@@ -2,6 +2,7 @@
 #pragma once
 
 #include "python/owned.h"
+#include "skeleton/call_view.h"
 #include "skeleton/skeleton.h"
 
 namespace autojit {
@@ -11,6 +12,17 @@ namespace autojit {
 // are equal, or nothing with an exception set on failure. Runs Python. The caller must
 // hold both.
 Owned difference(Skeleton* before, Skeleton* now);
+
+// The parts that differ, at most so many: a new list of tuples of a path, and the texts
+// of what stood and stands there; nothing with an exception set on failure. Runs
+// Python.
+Owned differences(const Skeleton* before, const Skeleton* now, std::size_t most);
+
+// The paths of what a function has changed in its arguments and not returned: a new
+// list, or nothing with an exception set on failure. `leaves` are those that it was
+// called with. Runs Python.
+Owned lost_changes(const Skeleton* before, PyObject* const* leaves, PyObject* result,
+                   CallView& after);
 
 // How far apart two skeletons are, to find the nearest of several: in how many nodes
 // they differ, if they have the same structure; else more, the sooner they part. Only

@@ -19,6 +19,7 @@
 #include "python/recursion.h"
 #include "skeleton/content.h"
 #include "skeleton/describe.h"
+#include "skeleton/places.h"
 #include "skeleton/set_order.h"
 
 namespace autojit {
@@ -122,7 +123,14 @@ class Flattener {
   bool result(PyObject* object, Skeleton* call, PyObject* inputs);
   bool call(const CallView& call) {
     stand_ins_ = call.stand_ins;
+    places_ = call.places;
     return walk([&] { return call_parts(call); });
+  }
+  bool after(PyObject* result, const CallView& call) {
+    return walk([&] {
+      emit(Kind::Tuple, 2, nullptr);
+      return node(result) && call_parts(call);
+    });
   }
   bool closures(const Program& call) {
     mode_ = Mode::Closures;
@@ -245,6 +253,7 @@ class Flattener {
 
   PyObject* leaf_type_;
   PyObject* stand_ins_ = nullptr;
+  const Places* places_ = nullptr;
   const char* root_;
   Program& program_;
   OwnedVector& leaves_;
@@ -680,10 +689,14 @@ bool Flattener::inner(PyObject* object, const TypePlan& plan) {
       if (is_wrapped_ && numpy::size_in_bytes(object) > kLargestArrayOfWrapped) {
         return value(Kind::Identity, object);
       }
-      return numpy::is_plain(object)
-                 ? object_once(object,
-                               [&] { return copied(kind, numpy::copy_of(object)); })
-                 : reduce(object);
+      if (!numpy::is_plain(object)) {
+        return reduce(object);
+      }
+      // What is not traced there is copied by `trace_at`.
+      return object_once(object, [&] {
+        return copied(kind,
+                      places_ == nullptr ? numpy::copy_of(object) : Py_NewRef(object));
+      });
     case Kind::Partial:
       return object_once(object, named);
     case Kind::Instance:
@@ -698,6 +711,7 @@ bool Flattener::inner(PyObject* object, const TypePlan& plan) {
     case Kind::NumpyScalar:
     case Kind::Function:
     case Kind::Leaf:
+    case Kind::Traced:
     case Kind::Forward:
     case Kind::Opaque:
     case Kind::Owner:
@@ -1387,13 +1401,20 @@ bool flatten(PyObject* object, PyObject* leaf_type, const char* root, Program& p
 bool flatten_call(CallView& call, Program& program, OwnedVector& leaves,
                   NodeObjects& reduced) {
   call.hold();
-  return Flattener(nullptr, "", program, leaves, &reduced).call(call);
+  return Flattener(nullptr, "", program, leaves, &reduced).call(call) &&
+         (call.places == nullptr || trace_at(*call.places, program, leaves));
 }
 
 bool flatten_result(PyObject* object, Skeleton* call, PyObject* inputs,
                     Program& program, OwnedVector& leaves, NodeObjects& reduced) {
   return Flattener(nullptr, "result", program, leaves, &reduced)
       .result(object, call, inputs);
+}
+
+bool flatten_after(PyObject* result, CallView& call, Program& program,
+                   OwnedVector& leaves) {
+  call.hold();
+  return Flattener(nullptr, "", program, leaves).after(result, call);
 }
 
 bool flatten_content(PyObject* object, Program& program, bool& has_leaves) {

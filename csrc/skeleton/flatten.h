@@ -28,6 +28,11 @@ bool flatten_call(CallView& call, Program& program, OwnedVector& leaves,
 bool flatten_result(PyObject* object, Skeleton* call, PyObject* inputs,
                     Program& program, OwnedVector& leaves, NodeObjects& reduced);
 
+// The result of a function and, after it, the call that it has returned from, in a
+// tuple.
+bool flatten_after(PyObject* result, CallView& call, Program& program,
+                   OwnedVector& leaves);
+
 // What an object holds that is handed through whole, there to be compared: it has the
 // very arrays and functions. `has_leaves` tells whether there are arrays.
 bool flatten_content(PyObject* object, Program& program, bool& has_leaves);

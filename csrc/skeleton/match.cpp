@@ -494,6 +494,12 @@ bool Matcher::node(PyObject* object) {
       leaf_ += pc_->number;
       pc_ += 1 + pc_->size;
       return true;
+    case Kind::Traced:
+      if (!can_be_traced(object, head.size)) {
+        return false;
+      }
+      *leaf_++ = Py_NewRef(object);
+      return true;
     case Kind::Closure:
       return type == &PyFunction_Type && closure(object, head);
     case Kind::Cell:

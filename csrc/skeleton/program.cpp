@@ -15,6 +15,7 @@ std::size_t parts_of(const Program& program, const Node& node) {
     case Size::Index:
     case Size::Alone:
     case Size::Nodes:
+    case Size::Bits:
       return named;
     case Size::Items:
       return named + node.size;

@@ -483,6 +483,8 @@ PyObject* Rebuilder::node() {
       return instance(head);
     case Kind::Reduce:
       return reduce(head);
+    case Kind::Traced:
+      return Py_NewRef(*leaf_++);
     case Kind::Ref:
       if (slots_[head.size] == nullptr) {
         Owned where = path(program_, root_, index_of(head));

@@ -9,6 +9,7 @@
 #include "skeleton/compare.h"
 #include "skeleton/describe.h"
 #include "skeleton/difference.h"
+#include "skeleton/places.h"
 #include "skeleton/rebuild.h"
 
 namespace autojit {
@@ -134,7 +135,7 @@ void leaves_of(const Program& program, std::size_t part, std::vector<bool>& leav
   std::vector<std::size_t> place(program.slots + 1);
   for (std::size_t i = 0; i < program.nodes.size(); ++i) {
     const Node& node = program.nodes[i];
-    number[i + 1] = number[i] + (node.kind == Kind::Leaf ? 1U : 0U);
+    number[i + 1] = number[i] + (is_leaf(node.kind) ? 1U : 0U);
     if (!is_value(node.kind) && has_slot(node)) {
       place[node.extra] = i;
     }
@@ -147,7 +148,7 @@ void leaves_of(const Program& program, std::size_t part, std::vector<bool>& leav
     parts.pop_back();
     for (std::size_t i = begin; i < end; ++i) {
       const Node& node = program.nodes[i];
-      if (node.kind == Kind::Leaf) {
+      if (is_leaf(node.kind)) {
         leaves[number[i]] = true;
       } else if (node.kind == Kind::Ref && !seen[node.size]) {
         seen[node.size] = true;
@@ -157,7 +158,7 @@ void leaves_of(const Program& program, std::size_t part, std::vector<bool>& leav
   }
 }
 
-// The node of an argument of a call; 0 if there is none.
+// The node of an argument of a call, "self" for the callable; 0 if there is none.
 std::size_t node_of_argument(const Program& program, PyObject* argument) {
   const Node& call = program.nodes.front();
   std::size_t part = call.extra;
@@ -175,7 +176,8 @@ std::size_t node_of_argument(const Program& program, PyObject* argument) {
       ++place;
     }
     if (place == count) {
-      return 0;
+      bool is_callable = PyUnicode_CompareWithASCIIString(argument, "self") == 0;
+      return is_callable && call.extra != 0 ? 1 : 0;
     }
     part += call.size + static_cast<std::size_t>(place);
   }
@@ -307,6 +309,32 @@ PyObject* skeleton_captured(PyObject* self, PyObject* /*args*/) {
   return tuple_of(objects.data(), objects.size()).release();
 }
 
+// The leaves of a call at places that were learned.
+PyObject* skeleton_learned(PyObject* self, PyObject* /*args*/) {
+  Owned list = Owned::steal(PyList_New(0));
+  std::size_t leaf = 0;
+  for (const Node& node : as_skeleton(self)->program.nodes) {
+    if (list && node.kind == Kind::Traced && node.size != 0) {
+      Owned number = Owned::steal(PyLong_FromSize_t(leaf));
+      if (!number || PyList_Append(list.get(), number.get()) < 0) {
+        return nullptr;
+      }
+    }
+    leaf += is_leaf(node.kind) ? 1U : 0U;
+  }
+  return list.release();
+}
+
+PyObject* skeleton_leads(PyObject* self, PyObject* steps) {
+  if (!PyTuple_Check(steps)) {
+    PyErr_SetString(PyExc_TypeError, "a tuple of steps is needed");
+    return nullptr;
+  }
+  bool leads = lead_anywhere(as_skeleton(self)->program, steps_of(steps));
+  return PyErr_Occurred() == nullptr ? PyBool_FromLong(static_cast<long>(leads))
+                                     : nullptr;
+}
+
 // The instances without state that the trace of a call gets as themselves.
 PyObject* skeleton_sentinels(PyObject* self, PyObject* /*args*/) {
   Owned list = Owned::steal(PyList_New(0));
@@ -325,6 +353,52 @@ PyObject* skeleton_diff(PyObject* self, PyObject* other) {
     return nullptr;
   }
   return difference(as_skeleton(self), as_skeleton(other)).release();
+}
+
+// More than one are as good as any number.
+PyObject* skeleton_differences(PyObject* self, PyObject* other) {
+  if (!Py_IS_TYPE(other, &SkeletonType)) {
+    PyErr_SetString(PyExc_TypeError, "another skeleton is needed");
+    return nullptr;
+  }
+  return differences(as_skeleton(self), as_skeleton(other), 2).release();
+}
+
+// What a function has changed in its arguments, which are now those of `args`.
+PyObject* skeleton_lost(PyObject* self, PyObject* args) {
+  PyObject* leaves = nullptr;
+  PyObject* result = nullptr;
+  PyObject* callable = nullptr;
+  PyObject* given = nullptr;
+  PyObject* kwargs = nullptr;
+  Skeleton* skeleton = as_skeleton(self);
+  if (PyArg_ParseTuple(args, "O!OOO!O!:_lost", &PyTuple_Type, &leaves, &result,
+                       &callable, &PyTuple_Type, &given, &PyDict_Type, &kwargs) == 0) {
+    return nullptr;
+  }
+  const Program& program = skeleton->program;
+  Owned names = Owned::steal(PySequence_Tuple(kwargs));
+  std::vector<PyObject*> all(PySequence_Fast_ITEMS(given),
+                             PySequence_Fast_ITEMS(given) + PyTuple_GET_SIZE(given));
+  for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names.get()); ++i) {
+    all.push_back(PyDict_GetItemWithError(kwargs, PyTuple_GET_ITEM(names.get(), i)));
+    if (all.back() == nullptr) {
+      return nullptr;
+    }
+  }
+  if (!names || !is_call(program) ||
+      PyTuple_GET_SIZE(leaves) != static_cast<Py_ssize_t>(program.leaves)) {
+    return names ? PyErr_Format(PyExc_ValueError, "these are not of the call")
+                 : nullptr;
+  }
+  // In the order of the skeleton, in which the keywords were given.
+  CallView call{callable != Py_None ? callable : nullptr,
+                all.data(),
+                static_cast<std::uint32_t>(PyTuple_GET_SIZE(given)),
+                PyTuple_GET_SIZE(names.get()) != 0 ? names.get() : nullptr,
+                true,
+                false};
+  return lost_changes(skeleton, PySequence_Fast_ITEMS(leaves), result, call).release();
 }
 
 PyObject* skeleton_distance(PyObject* self, PyObject* other) {
@@ -346,6 +420,12 @@ PyMethodDef skeleton_methods[] = {
     {"_sentinels", guarded<skeleton_sentinels>, METH_NOARGS,
      "_sentinels($self, /)\n--\n\nList the instances without state that a trace gets "
      "as themselves."},
+    {"_learned", guarded<skeleton_learned>, METH_NOARGS,
+     "_learned($self, /)\n--\n\nList the leaves at places that were learned from "
+     "calls."},
+    {"_leads", guarded<skeleton_leads>, METH_O,
+     "_leads($self, steps, /)\n--\n\nTell whether a tuple of steps, as a path writes "
+     "them, leads anywhere in a call."},
     {"diff", guarded<skeleton_diff>, METH_O,
      "diff($self, other, /)\n--\n\n"
      "Say in what another skeleton differs.\n\n"
@@ -356,6 +436,15 @@ PyMethodDef skeleton_methods[] = {
      "str or None\n"
      "    The first difference on a walk through both, with its path, on one line:\n"
      "    ``obj.config['act']: was 'tanh', now 'relu'``. None if the two are equal.\n"},
+    {"_differences", guarded<skeleton_differences>, METH_O,
+     "_differences($self, other, /)\n--\n\nList the parts of another skeleton that "
+     "differ, each with its path, and the texts of what stood and stands there: at "
+     "most two. Functions differ in their code only."},
+    {"_lost", guarded<skeleton_lost>, METH_VARARGS,
+     "_lost($self, leaves, result, fun, args, kwargs, /)\n--\n\nList the paths of "
+     "what a function has changed in the arguments of a call, and not returned.\n\n"
+     "`leaves` are those that it was called with; `fun` is None if it is not part of "
+     "the call."},
     {"_distance", skeleton_distance, METH_O,
      "_distance($self, other, /)\n--\n\nTell how far apart two skeletons are, to find "
      "the nearest of several."},

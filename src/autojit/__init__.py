@@ -4,10 +4,11 @@ PYTEST_DONT_REWRITE: since there is a plugin in this distribution, pytest would 
 rewrite its assertions, and warn if autojit is imported before pytest starts.
 """
 
+from autojit._advice import LostChangeWarning, RetraceWarning
 from autojit._core import Dispatcher, Skeleton
 from autojit._explain import RetracingError, max_traces, no_retracing
 from autojit._install import install, uninstall
-from autojit._jit import CacheInfo, flatten, jax_autojit, jit
+from autojit._jit import CacheInfo, SpecializationInfo, flatten, jax_autojit, jit
 from autojit._limits import ProcessInfo, process_info, set_limits
 from autojit._pickle_flatten import pickle_flatten, pickle_unflatten
 
@@ -16,9 +17,12 @@ __version__ = "0.1.0"
 __all__ = [
     "CacheInfo",
     "Dispatcher",
+    "LostChangeWarning",
     "ProcessInfo",
+    "RetraceWarning",
     "RetracingError",
     "Skeleton",
+    "SpecializationInfo",
     "__version__",
     "flatten",
     "install",

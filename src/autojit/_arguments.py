@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,7 +39,7 @@ def named_arguments(
         As ``jax.jit`` raises them.
     """
     known = {name: _read(given[name]) for name in OPTIONS}  # iterators are read once
-    jax.jit(fun, **known)  # checks them
+    jax.jit(fun, **{**known, "donate_argnames": _of_parameters(fun, known)})  # checks
     inferred: dict[str, tuple[Any, ...]] = {}
     for use in _USES:
         pair = f"{use}_argnums", f"{use}_argnames"
@@ -46,6 +47,15 @@ def named_arguments(
             places_and_names = _infer(fun, *(known[name] for name in pair))
             inferred.update(zip(pair, places_and_names, strict=True))
     return inferred
+
+
+def _of_parameters(fun: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+    """Leave out `self`, the object that is called: ``jax.jit`` does not know it."""
+    names = given["donate_argnames"]
+    if isinstance(fun, (types.FunctionType, type)) or names is None:
+        return names
+    left = tuple(name for name in _as_tuple(names) if name != "self")
+    return left or None
 
 
 def _read(given: Any) -> Any:

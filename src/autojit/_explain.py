@@ -154,6 +154,23 @@ class Shapes:
         """Note those of a trace that has succeeded."""
         self.seen = [*self.seen, _avals(leaves)][-_MOST_SHAPES:]
 
+    def alone(
+        self, leaves: Sequence[Any], skeleton: _core.Skeleton
+    ) -> list[tuple[str, str, str]]:
+        """List those seen that differ in one leaf: its path, what it was, and is.
+
+        The one seen last comes first.
+        """
+        now = _avals(leaves)
+        found = []
+        for before in reversed(self.seen):
+            changed = [i for i, aval in enumerate(before) if aval != now[i]]
+            if len(changed) == 1:
+                i = changed[0]
+                path = skeleton._leaf_path(i)
+                found.append((path, _short(before[i]), _short(now[i])))
+        return found
+
     def differ(self, leaves: Sequence[Any], skeleton: _core.Skeleton) -> str | None:
         """Say what differs from the nearest of those that were seen, if anything."""
         now = _avals(leaves)
@@ -186,7 +203,10 @@ def _short(aval: Any) -> str:
 
 
 def _reason(
-    why: str, skeleton: _core.Skeleton, traced: Sequence[_core.Skeleton]
+    why: str,
+    skeleton: _core.Skeleton,
+    traced: Sequence[_core.Skeleton],
+    by_value: Sequence[str],
 ) -> tuple[str, bool]:
     """Say why a skeleton has no specialization, and whether nothing has any."""
     if why.startswith("changed: "):
@@ -199,6 +219,8 @@ def _reason(
     text = nearest.diff(skeleton)
     if text is None:
         return "the trace for equal arguments is another dispatcher's", False
+    if text.partition(": ")[0] in by_value:
+        text += ", which is not traced since the function needs its value"
     number = len(traced)
     return f"{text}" + (f" (nearest of {number} traced)" if number > 1 else ""), False
 
@@ -209,6 +231,7 @@ def explain(
     leaves: Sequence[Any],
     why: str | None,
     traced: Sequence[_core.Skeleton],
+    by_value: Sequence[str],
 ) -> str | None:
     """Say why a call would be traced.
 
@@ -224,6 +247,8 @@ def explain(
         What the core knows, if there is none.
     traced : sequence of Skeleton
         What the function was traced for.
+    by_value : sequence of str
+        The paths of numbers that are not traced, since it needs their values.
 
     Returns
     -------
@@ -231,7 +256,7 @@ def explain(
         One line; None if it would not be traced.
     """
     if compiled is None:
-        return _reason(why or "", skeleton, traced)[0]
+        return _reason(why or "", skeleton, traced, by_value)[0]
     shapes = compiled.__wrapped__.shapes
     if not shapes.seen:
         return "it has not been traced yet"
@@ -268,7 +293,8 @@ def begin(
             reason = reason or "a setting of JAX, or where arrays are, has changed"
         else:
             why, traced = specialization.why or "", specialization.others()
-            reason, is_first = _reason(why, skeleton, traced)
+            by_value = specialization.by_value
+            reason, is_first = _reason(why, skeleton, traced, by_value)
         again = "" if is_first else " again"
         for block in blocks:
             block.count += block.limit.counts_first or not is_first
@@ -292,11 +318,18 @@ def _not_the_callers() -> tuple[str, ...]:
     return *folders, os.path.join(sysconfig.get_path("stdlib"), "contextlib.py")
 
 
-def _called_from() -> str:
+def caller() -> types.FrameType | None:
+    """Return the frame of who has called the function that is being traced."""
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
-        file = frame.f_code.co_filename
-        if not file.startswith(_not_the_callers()):
-            return f"; called at {Path(file).name}:{frame.f_lineno}"
+        if not frame.f_code.co_filename.startswith(_not_the_callers()):
+            return frame
         frame = frame.f_back
-    return ""
+    return None
+
+
+def _called_from() -> str:
+    frame = caller()
+    if frame is None:
+        return ""
+    return f"; called at {Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

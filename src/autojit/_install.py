@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, cast
 
 from autojit._core import Dispatcher
-from autojit._options import Checked, checked
+from autojit._options import QUIET, Checked, checked
 from autojit._statistics import note_wrapper
 
 Wrap = Callable[[Any], Any]
@@ -171,7 +171,7 @@ def uninstall() -> None:
 # Tests wrap functions tens of thousands of times. Typed, since 1 == True.
 @functools.lru_cache(typed=True)
 def _options(share: Hashable) -> Checked:
-    return checked({"forward": False, "share": share})
+    return checked({**QUIET, "share": share})
 
 
 def _wrap(fun: Any, share: Hashable) -> Any:

@@ -23,11 +23,12 @@ from autojit._core import Dispatcher, Skeleton
 from autojit._exceptions import Traceback
 from autojit._explain import explain
 from autojit._jax_private import is_leaf, settings
-from autojit._options import UNSET, JitOptions, checked, signature
+from autojit._options import QUIET, UNSET, JitOptions, checked, signature
 from autojit._reduce import ORDINARY_STATE, arrays_differ, reduce, set_state
 from autojit._results import LAZY_TYPES
 from autojit._specialize import EAGER, say_where, specialize
 from autojit._stages import stage
+from autojit._traced import ValueNeeded
 from autojit._warnings import mark_seen, replay
 
 P = ParamSpec("P")
@@ -66,6 +67,34 @@ class CacheInfo(NamedTuple):
     maxbytes: int | None
 
 
+class SpecializationInfo(NamedTuple):
+    """What a dispatcher has for one static part that calls had.
+
+    Attributes
+    ----------
+    skeleton : Skeleton
+        The static part.
+    hits : int
+        How many calls it has served after the first.
+    traces : int
+        How often the function body was traced for it: once for each shape and dtype of
+        the arrays, as under ``jax.jit``.
+    trace_seconds : float
+        How long that took.
+    compile_seconds : float
+        How long the rest of these calls took: lowering, compiling and running once.
+    bytes : int
+        How many bytes the static part takes.
+    """
+
+    skeleton: Skeleton
+    hits: int
+    traces: int
+    trace_seconds: float
+    compile_seconds: float
+    bytes: int
+
+
 @overload
 def jit(fun: Callable[P, R], /, **options: Unpack[JitOptions]) -> Dispatcher[P, R]: ...
 
@@ -102,13 +131,21 @@ def jit(
         of all arrays in them, which are deleted. See ``jax.jit``, also for how one of
         this and `donate_argnames` is inferred from the other.
     donate_argnames : str or iterable of str, optional
-        The same by name.
+        The same by name. If `fun` is an object with state, ``"self"`` donates the
+        arrays in that.
     static_argnums : int or sequence of int, optional
         Which positional arguments hold no arrays. All that is no array is static
         anyway: this is there for functions that were wrapped by ``jax.jit``, and makes
         an array there an error, as it does.
     static_argnames : str or iterable of str, optional
         The same by name.
+    traced : str or iterable of str, optional
+        Paths of arguments, as messages write them, in which Python numbers and numpy
+        arrays and scalars are traced as under ``jax.jit``: ``"lr"``, ``"state.step"``,
+        ``"config['lr']"``, ``"batch"``. A bool stays static. A number that the function
+        returns untouched is the very one that came in. ``"self"`` is an object with
+        state that is wrapped. ``"auto"`` traces them where two
+        different ones have been seen, unless the function needs the value.
     forward : bool, default: True
         Whether an array that the function returns untouched is handed straight back:
         the very object that came in, without a copy or an output of the compiled
@@ -118,6 +155,12 @@ def jit(
         function that have equal options. What one has traced, another takes if all that
         the function reads is as it was. Anything hashable but True and False names a
         group, and shares within that; False shares with none.
+    retrace_warning : int or None, default: 4
+        After how many traces for calls that differ in one place alone to warn of them,
+        once, with that place and what to do. None means never.
+    lost_change_warning : bool, default: True
+        Whether to warn if the function changes an argument in place and does not return
+        it: the function has a copy, so that the change is lost.
     maxsize : int or None, default: 4096
         How many specializations to keep, one for each different static part of a call.
         The least recently used go. None means all. `set_limits` bounds what all
@@ -140,7 +183,14 @@ def jit(
         If `fun` can't be called, or an option is of the wrong type.
     ValueError
         If `maxsize` or `maxbytes` is not positive, or an option names an argument that
-        is none of `fun`'s.
+        is none of `fun`'s. In the first call, if a path in `traced` leads nowhere.
+
+    Warns
+    -----
+    RetraceWarning
+        See `retrace_warning`.
+    LostChangeWarning
+        See `lost_change_warning`.
 
     See Also
     --------
@@ -174,7 +224,7 @@ def jit(
 vars(jit)["__signature__"] = signature(jit)
 
 
-_AS_THE_REFERENCE = UNSET._replace(options={**UNSET.options, "forward": False})
+_AS_THE_REFERENCE = checked(QUIET)
 
 
 def jax_autojit(fun: Callable[P, R]) -> Dispatcher[P, R]:
@@ -339,11 +389,13 @@ _core.configure(
     stage=stage,
     explain=explain,
     stand_ins=jax.ShapeDtypeStruct,
+    value_needed=ValueNeeded,
     say_where=say_where,
     replay=replay,
     mark_seen=mark_seen,
     lazy_types=LAZY_TYPES,
     cache_info=CacheInfo,
+    specialization_info=SpecializationInfo,
     eager=EAGER,
     copyreg_table=copyreg.dispatch_table,
     traceback_type=Traceback,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypedDict, cast
 
 from autojit._arguments import OPTIONS, named_arguments
 from autojit._limits import as_bound
+from autojit._traced import named_places
 
 
 class _Default:
@@ -29,8 +30,11 @@ class JitOptions(TypedDict, total=False):
     donate_argnames: Annotated[str | Iterable[str] | None, _Default(None)]
     static_argnums: Annotated[int | Sequence[int] | None, _Default(None)]
     static_argnames: Annotated[str | Iterable[str] | None, _Default(None)]
+    traced: Annotated[str | Iterable[str] | None, _Default(None)]
     forward: Annotated[bool, _Default(True)]
     share: Annotated[Hashable, _Default(True)]
+    retrace_warning: Annotated[int | None, _Default(4)]
+    lost_change_warning: Annotated[bool, _Default(True)]
     maxsize: Annotated[int | None, _Default(4096)]
     maxbytes: Annotated[int | None, _Default(2**28)]
 
@@ -51,7 +55,7 @@ class Checked(typing.NamedTuple):
     maxbytes: int
 
     def of(self, fun: Callable[..., Any]) -> Checked:
-        """Say which arguments are donated or static, by place and by name.
+        """Say which arguments are donated, static or traced, by place and by name.
 
         Parameters
         ----------
@@ -68,11 +72,12 @@ class Checked(typing.NamedTuple):
         TypeError, ValueError
             As ``jax.jit`` raises them.
         """
-        for name in OPTIONS:
-            if self.options[name] is not None:
-                named = named_arguments(fun, self.options)
-                return self._replace(options=self.options | named)
-        return self
+        options = self.options
+        if any(options[name] is not None for name in OPTIONS):
+            options = options | named_arguments(fun, options)
+        if options["traced"] is not None:
+            options = options | {"traced": named_places(fun, options["traced"])}
+        return self._replace(options=options)
 
 
 _INSTEAD = {
@@ -116,6 +121,11 @@ def checked(given: JitOptions) -> Checked:
         if name == "share" and not isinstance(value, Hashable):
             raise TypeError(f"share must be a bool or hashable, got {value!r}")
     options = DEFAULTS | cast(dict[str, Any], given)
+    most = options["retrace_warning"]
+    if most is not None and (type(most) is not int or most < 2):
+        raise TypeError(
+            f"retrace_warning must be None or a number, at least 2, got {most!r}"
+        )
     bounds = [as_bound(name, options.pop(name)) for name in ("maxsize", "maxbytes")]
     compiler_options = options["compiler_options"]
     if compiler_options is not None:
@@ -129,6 +139,13 @@ def checked(given: JitOptions) -> Checked:
 
 UNSET = checked({})
 """Those of a function that is wrapped without any."""
+
+QUIET: JitOptions = {
+    "forward": False,
+    "retrace_warning": None,
+    "lost_change_warning": False,
+}
+"""Those with which `jit` does no more than array-api-extra's ``jax_autojit``."""
 
 
 def signature(jit: Callable[..., Any]) -> inspect.Signature:

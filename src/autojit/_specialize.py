@@ -13,10 +13,12 @@ from typing import Any
 import jax
 
 from autojit import _core, _explain
+from autojit._advice import warn_of_lost_changes, warn_of_retraces
 from autojit._jax_private import hide_frames
 from autojit._options import FOR_JAX
 from autojit._results import check_handed_through, take_back_tracers
 from autojit._statistics import CountedTrace
+from autojit._traced import AUTO, ValueNeeded, check_places, values_needed
 from autojit._warnings import recorded
 
 hide_frames(__file__)
@@ -234,6 +236,8 @@ def specialize(
     weak_fun = None if in_tree else _weakly(fun)
     _check_static(specialization.skeleton, options)
     donated = leaves_in("donate", specialization.skeleton, options)
+    traced = options["traced"]
+    most_traces = options["retrace_warning"]
 
     def flat(*leaves: Any) -> Any:
         # `jax.jit` calls this without tracing only under `jax.disable_jit`. Then the
@@ -242,10 +246,13 @@ def specialize(
             return EAGER
         own_fun = None if weak_fun is None else weak_fun()
         _explain.begin(specialization, leaves, about.shapes, about.full_name)
+        if most_traces is not None:
+            warn_of_retraces(
+                specialization, leaves, about.shapes, about.full_name, most_traces
+            )
         skeleton = specialization.begin(own_fun)
-        traced_fun, args, kwargs = skeleton.unflatten(leaves)
-        if own_fun is not None:
-            traced_fun = own_fun
+        if type(traced) is tuple and not specialization.others():
+            check_places(skeleton, traced)
         inputs: tuple[Any, ...] = ()
         if options["forward"]:
             inputs = tuple(None if i in donated else x for i, x in enumerate(leaves))
@@ -254,14 +261,29 @@ def specialize(
             recorded(specialization.warnings, leaves),
         ):
             try:
+                traced_fun, args, kwargs = skeleton.unflatten(leaves)
+                if own_fun is not None:
+                    traced_fun = own_fun
                 result = traced_fun(*args, **kwargs)
-                # What they hold is now held by the result alone.
-                traced_fun = own_fun = args = kwargs = None
                 if issubclass(type(result), Iterator):  # an object may lie
                     result = iter(list(result))
+                if options["lost_change_warning"]:
+                    warn_of_lost_changes(
+                        skeleton,
+                        leaves,
+                        result,
+                        (traced_fun if in_tree else None, args, kwargs),
+                        about.full_name,
+                    )
+                # What they hold is now held by the result alone.
+                traced_fun = own_fun = args = kwargs = None
                 returned = _core.flatten_result(result, skeleton, inputs)
                 if isinstance(returned, _core.Result):
                     check_handed_through(returned.skeleton, skeleton, specialization)
+            except Exception as error:
+                if traced == AUTO and (needed := values_needed(error, skeleton)):
+                    raise ValueNeeded(*needed) from None
+                raise
             finally:
                 take_back_tracers(skeleton._sentinels())
         if isinstance(returned, _core.Result) and any(
@@ -270,6 +292,7 @@ def specialize(
             # JAX will say by number which one cannot be returned.
             about.result = returned.skeleton
         about.shapes.add(leaves)
+        specialization.end()
         return returned
 
     # JAX names the compiled module, profiles and errors after the function, and finds

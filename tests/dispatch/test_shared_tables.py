@@ -973,7 +973,7 @@ def test_a_dispatcher_forgets_what_it_showed_long_ago(x, monkeypatch):
         warnings.warn(f"careful {n}", stacklevel=1)
         return x
 
-    f = autojit.jit(fun)
+    f = autojit.jit(fun, retrace_warning=None)
     for n in range(10):
         assert caught(f, x, n) == expected(f"careful {n}")
     (seen,) = (

@@ -1205,7 +1205,10 @@ def test_jit_difference_callables(ours, x):
 def test_jit_difference_options():
     options = set(inspect.signature(autojit.jit).parameters) - {"fun"}
     of_jit = set(inspect.signature(jax.jit).parameters)
-    assert options - of_jit == {"forward", "share", "maxsize", "maxbytes"}
+    assert options - of_jit == {
+        *("traced", "forward", "share", "retrace_warning", "lost_change_warning"),
+        *("maxsize", "maxbytes"),
+    }
     assert options & of_jit == {
         *("inline", "keep_unused", "compiler_options"),
         *("donate_argnums", "donate_argnames", "static_argnums", "static_argnames"),

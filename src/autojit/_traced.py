@@ -1,0 +1,162 @@
+"""Where Python numbers and numpy arrays are traced, as ``jax.jit`` does everywhere."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from autojit import _core
+
+AUTO = "auto"
+"""In the place of paths: those that the calls tell."""
+
+Steps = tuple[str, ...]
+Places = tuple[tuple[str, tuple[Steps, ...]], ...]
+
+_PATH = re.compile(r"([^\W\d]\w*)((?:\.[^\W\d]\w*|\[[^\[\]]*\])*)\Z")
+_STEP = re.compile(r"\.[^\W\d]\w*|\[[^\[\]]*\]")
+
+
+class ValueNeeded(Exception):  # noqa: N818 - it is no error, but asks for a static value
+    """A function needs the values of leaves, whose numbers are its arguments."""
+
+
+def named_places(
+    fun: Callable[..., Any], given: str | Iterable[str]
+) -> str | Places | None:
+    """Read the option `traced`.
+
+    Parameters
+    ----------
+    fun : callable
+        The function.
+    given : str or iterable of str
+        ``"auto"``, or paths of arguments.
+
+    Returns
+    -------
+    str or tuple
+        ``"auto"``, or each path with all steps to which it leads: an argument may be
+        passed by its place and by its name.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no path, or begins with a name that is no parameter's.
+    """
+    if given == AUTO:
+        return AUTO
+    paths = (given,) if isinstance(given, str) else tuple(given)
+    try:
+        parameters = list(inspect.signature(fun).parameters.values())
+    except (TypeError, ValueError):  # some builtins have none
+        parameters = []
+    return tuple((path, _leads_to(path, parameters, fun)) for path in paths) or None
+
+
+def _leads_to(
+    path: str, parameters: list[inspect.Parameter], fun: object
+) -> tuple[Steps, ...]:
+    if not isinstance(path, str):
+        raise TypeError(f"traced must be paths of arguments, got {path!r}")
+    match = _PATH.match(path)
+    if match is None:
+        raise ValueError(
+            f'traced must be paths of arguments, such as "state.step" or '
+            f"\"config['lr']\", got {path!r}"
+        )
+    root, rest = match[1], [_as_written(step) for step in _STEP.findall(match[2])]
+    if root in ("args", "kwargs") and rest:  # as messages have it
+        return ((root + rest[0], *rest[1:]),)
+    found: list[Steps] = []
+    for place, parameter in enumerate(parameters):
+        if parameter.name == root and parameter.kind in _BY_PLACE:
+            found.append((f"args[{place}]", *rest))
+    named = {p.name for p in parameters if p.kind in _BY_NAME}
+    if root in named or any(p.kind is p.VAR_KEYWORD for p in parameters):
+        found.append((f"kwargs[{root!r}]", *rest))
+    if not found and root in ("self", "fun"):  # what is called, and is taken apart
+        is_method = root == "self" and isinstance(fun, types.MethodType)
+        return (("fun", *([".__self__"] if is_method else []), *rest),)
+    if not found:
+        names = ", ".join(parameter.name for parameter in parameters)
+        raise ValueError(f"traced={path!r}: {fun!r} has no parameter {root}: ({names})")
+    return tuple(found)
+
+
+_BY_PLACE = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+)
+_BY_NAME = (
+    inspect.Parameter.KEYWORD_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+)
+
+
+def _as_written(step: str) -> str:
+    """Return a step as the core writes it."""
+    if step.startswith("["):
+        try:
+            return f"[{ast.literal_eval(step[1:-1])!r}]"
+        except (ValueError, SyntaxError):  # a key that is no literal
+            pass
+    return step
+
+
+def check_places(skeleton: _core.Skeleton, places: Places) -> None:
+    """See that paths lead somewhere in a call.
+
+    Parameters
+    ----------
+    skeleton : Skeleton
+        Of the call.
+    places : tuple
+        As `named_places` returns them.
+
+    Raises
+    ------
+    ValueError
+        If one leads nowhere, but for an argument that is not passed.
+    """
+    for path, leads_to in places:
+        roots = [steps for steps in leads_to if skeleton._leads(steps[:1])]
+        if roots and not any(map(skeleton._leads, roots)):
+            (steps, *_) = roots
+            known = max(
+                (
+                    steps[:end]
+                    for end in range(1, len(steps))
+                    if skeleton._leads(steps[:end])
+                ),
+                key=len,
+            )
+            raise ValueError(
+                f"traced={path!r} leads nowhere: {''.join(known)} has no "
+                f"{steps[len(known)]}"
+            )
+
+
+def values_needed(error: Exception, skeleton: _core.Skeleton) -> tuple[int, ...]:
+    """Tell of which leaves a function may need the values, since it has failed.
+
+    Parameters
+    ----------
+    error : Exception
+        What it raised in a trace.
+    skeleton : Skeleton
+        Of the call.
+
+    Returns
+    -------
+    tuple of int
+        Those at places that were learned: the ones that JAX speaks of, or all.
+    """
+    learned = skeleton._learned()
+    text = "\n".join(arg for arg in error.args if type(arg) is str)
+    named = {int(number) for number in re.findall(r"\bleaves\[(\d+)\]", text)}
+    return tuple(leaf for leaf in learned if leaf in named) or tuple(learned)
