@@ -166,29 +166,52 @@ std::string step_text(const Program& program, const Way& way, bool is_state) {
   return index_text(part);
 }
 
+// Goes on from the way to node `index` to the way to the node that comes next.
+void go_on(const Program& program, std::vector<Way>& ways, std::size_t index) {
+  const Node& node = program.nodes[index];
+  if (node.kind == Kind::Extent) {
+    return;
+  }
+  if (!ways.empty()) {
+    Way& last = ways.back();
+    std::size_t named = named_parts(row_of(program.nodes[last.node].kind));
+    last.key = (last.part + named) % 2 == 0 ? index : last.key;
+  }
+  if (parts_of(program, node) != 0) {
+    ways.push_back({index, 0, index});
+    return;
+  }
+  while (!ways.empty() &&
+         ++ways.back().part == parts_of(program, program.nodes[ways.back().node])) {
+    ways.pop_back();
+  }
+}
+
 // The way from the root to node `index`.
 std::vector<Way> way_to(const Program& program, std::size_t index) {
   std::vector<Way> ways;
   for (std::size_t i = 0; i < index; ++i) {
-    const Node& node = program.nodes[i];
-    if (node.kind == Kind::Extent) {
-      continue;
-    }
-    if (!ways.empty()) {
-      Way& last = ways.back();
-      std::size_t named = named_parts(row_of(program.nodes[last.node].kind));
-      last.key = (last.part + named) % 2 == 0 ? i : last.key;
-    }
-    if (parts_of(program, node) != 0) {
-      ways.push_back({i, 0, i});
-      continue;
-    }
-    while (!ways.empty() &&
-           ++ways.back().part == parts_of(program, program.nodes[ways.back().node])) {
-      ways.pop_back();
-    }
+    go_on(program, ways, i);
   }
   return ways;
+}
+
+// What is in the middle of a long one is left out, unless it is to be told from others.
+Owned path_of(const Program& program, const char* root, const std::vector<Way>& ways,
+              bool is_whole) {
+  constexpr std::size_t kFirst = 16;
+  constexpr std::size_t kLast = 4;
+  std::string text = root;
+  // Until a repr has raised what is no refusal.
+  for (std::size_t i = 0; i < ways.size() && PyErr_Occurred() == nullptr; ++i) {
+    if (i == kFirst && ways.size() > kFirst + kLast && !is_whole) {
+      text += " ... ";
+      i = ways.size() - kLast;
+    }
+    bool is_state = i > 0 && program.nodes[ways[i - 1].node].kind == Kind::Reduce;
+    text += step_text(program, ways[i], is_state);
+  }
+  return as_str(text);
 }
 
 std::size_t node_of_leaf(const Program& program, std::uint32_t leaf) {
@@ -385,24 +408,41 @@ bool Describer::node(const Node& node) {
 }  // namespace
 
 Owned path(const Program& program, const char* root, std::size_t index) {
-  std::vector<Way> ways = way_to(program, index);
-  constexpr std::size_t kFirst = 16;
-  constexpr std::size_t kLast = 4;
-  std::string text = root;
-  // Until a repr has raised what is no refusal.
-  for (std::size_t i = 0; i < ways.size() && PyErr_Occurred() == nullptr; ++i) {
-    if (i == kFirst && ways.size() > kFirst + kLast) {
-      text += " ... ";
-      i = ways.size() - kLast;
-    }
-    bool is_state = i > 0 && program.nodes[ways[i - 1].node].kind == Kind::Reduce;
-    text += step_text(program, ways[i], is_state);
-  }
-  return as_str(text);
+  return path_of(program, root, way_to(program, index), false);
 }
 
 Owned leaf_path(const Program& program, const char* root, std::uint32_t leaf) {
   return path(program, root, node_of_leaf(program, leaf));
+}
+
+bool all_leaf_paths(const Program& program, const char* root, OwnedVector& paths) {
+  std::vector<Way> ways;
+  for (std::size_t i = 0; i < program.nodes.size(); ++i) {
+    if (program.nodes[i].kind == Kind::Leaf) {
+      Owned path = path_of(program, root, ways, true);
+      if (!path) {
+        return false;
+      }
+      paths.steal(path.release());
+    }
+    go_on(program, ways, i);
+  }
+  return true;
+}
+
+Owned abridged(const Owned& text, Py_ssize_t around) {
+  constexpr Py_ssize_t kMost = 80;
+  constexpr Py_ssize_t kBefore = 30;
+  Py_ssize_t size = PyUnicode_GET_LENGTH(text.get());
+  if (size <= kMost) {
+    return Owned::borrow(text.get());
+  }
+  Py_ssize_t begin = std::clamp<Py_ssize_t>(around - kBefore, 0, size - kMost);
+  Owned part = Owned::steal(PyUnicode_Substring(text.get(), begin, begin + kMost));
+  return Owned::steal(part ? PyUnicode_FromFormat("%s%U%s", begin > 0 ? "... " : "",
+                                                  part.get(),
+                                                  begin + kMost < size ? " ..." : "")
+                           : nullptr);
 }
 
 Owned describe(const Program& program) {

@@ -12,6 +12,10 @@ namespace autojit {
 // hold both.
 Owned difference(Skeleton* before, Skeleton* now);
 
+// The same as the first of them has it, without what the other has:
+// `args[1].config['act'] is 'tanh'`.
+Owned difference_as_first(Skeleton* first, Skeleton* other);
+
 // How far apart two skeletons are, to find the nearest of several: in how many nodes
 // they differ, if they have the same structure; else more, the sooner they part. Only
 // what is compared without running Python counts.
