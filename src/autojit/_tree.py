@@ -94,7 +94,7 @@ def is_inexact(array: Any) -> bool:
     )
 
 
-class _Path(GetAttrKey):
+class _Path(GetAttrKey):  # type: ignore[misc]
     """A key that prints as the whole path to a leaf, from the object on.
 
     It is one of JAX's kinds of keys, since checkpoints know only those.

@@ -270,7 +270,7 @@ class Tree(Flatten):
 
     def view(self, state, result):
         obj, (items, _), paths = result
-        return text(obj), len(items), paths
+        return text(obj), len(items), len(paths)
 
 
 class Call:

@@ -207,6 +207,7 @@ levels_off("dispatchers of dispatchers", step, 10_000)
 import copy
 import autojit._tree
 core = autojit._core
+X.dtype = float
 def put_together(structure, items):
     return core.unflatten_tree(structure, (core.unflatten_leaves(None, items),))
 def step(i):

@@ -152,7 +152,7 @@ assert_type(tree.obj, State)
 assert_type(autojit.tree(state, inexact=True).obj.step, int)
 assert_type(autojit.tree([state]), Tree[list[State]])
 tree.obj = state  # type: ignore[misc]
-autojit.tree(state, True)  # type: ignore[misc]
+autojit.tree(state, True)  # type: ignore[call-arg]
 
 # The drop-ins.
 numbers, rest = autojit.pickle_flatten([1, 2.0], int)
