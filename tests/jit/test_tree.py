@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import gc
+import itertools
 import pickle
 import re
 import sys
@@ -479,8 +480,9 @@ def test_an_error_of_jax_names_what_differs(use, name):
     with pytest.raises((TypeError, ValueError)) as caught:
         use(f)
     message = text_of(caught.value)
-    assert was in message
     assert now in message
+    if use is not in_axes or "Mismatch details" in message:  # not in older JAX
+        assert was in message
     if use is not jvp:  # JAX prints a star for each leaf
         assert len(message) < 1500
 
@@ -1002,11 +1004,12 @@ def test_no_references_are_lost(no_gc):
 
     counts = []
     for _ in range(6):
-        for _ in range(20):
+        for _ in range(50):
             run()
         gc.collect()
         counts.append(sys.getallocatedblocks())
-    assert min(counts[3:]) - min(counts[1:3]) < 40
+    # What JAX and CPython keep fills up by and by; a leak would be one each time.
+    assert min(b - a for a, b in itertools.pairwise(counts)) < 25
 
 
 def test_threads_see_one_object():
