@@ -14,6 +14,7 @@
     _R = TypeVar("_R", covariant=True)
     _S = TypeVar("_S")
     _T = TypeVar("_T")
+    _T_co = TypeVar("_T_co", covariant=True)
 
     @type_check_only
     class _BoundDispatcher(Protocol[_P, _R]):
@@ -239,6 +240,81 @@
 ^autojit\._core\.Result\.leaves$:
     @property
     def leaves(self) -> tuple[Any, ...]: ...
+
+^autojit\._core\.Structure\.__(repr|hash|lt|le|gt|ge|ne|eq)__$:
+
+^autojit\._core\.Structure\.skeleton$:
+    @property
+    def skeleton(self) -> Skeleton: ...
+
+^autojit\._core\.Structure\.kept$:
+    @property
+    def kept(self) -> tuple[Any, ...] | None: ...
+
+^autojit\._core\.Structure\.inexact$:
+    @property
+    def inexact(self) -> bool: ...
+
+^autojit\._core\.Leaves\.items$:
+    @property
+    def items(self) -> tuple[Any, ...]: ...
+
+^autojit\._core\.Leaves\.paths$:
+    @property
+    def paths(self) -> tuple[str, ...]:
+        \doc
+
+^autojit\._core\.Tree\.obj$:
+    @property
+    def obj(self) -> _T_co:
+        \doc
+
+^autojit\._core\.Tree\._inexact$:
+    @property
+    def _inexact(self) -> bool: ...
+
+^autojit\._core\.Tree\._parts$:
+    def _parts(self) -> tuple[Structure, tuple[Any]] | None:
+        \doc
+
+^autojit\._core\.Tree\.__setstate__$:
+    def __setstate__(self, state: dict[str, Any], /) -> None:
+        \doc
+
+^autojit\._core\.Tree\.__class_getitem__$:
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+
+^autojit\._core\.Tree\.__repr__$:
+
+^autojit\._core\.tree$:
+    def tree(obj: _T, inexact: bool, /) -> Tree[_T]:
+        \doc
+
+^autojit\._core\.empty_tree$:
+    def empty_tree(inexact: bool, /) -> Tree[Any]:
+        \doc
+
+^autojit\._core\.new_structure$:
+    def new_structure(
+        skeleton: Skeleton, kept: tuple[Any, ...] | None, inexact: bool, /
+    ) -> Structure:
+        \doc
+
+^autojit\._core\.flatten_tree$:
+    def flatten_tree(tree: Tree[Any], /) -> tuple[tuple[Any], Structure]:
+        \doc
+
+^autojit\._core\.unflatten_tree$:
+    def unflatten_tree(structure: Structure, children: Iterable[Any], /) -> Tree[Any]:
+        \doc
+
+^autojit\._core\.flatten_leaves$:
+    def flatten_leaves(leaves: Leaves, /) -> tuple[tuple[Any, ...], None]:
+        \doc
+
+^autojit\._core\.unflatten_leaves$:
+    def unflatten_leaves(static: None, children: Iterable[Any], /) -> Leaves:
+        \doc
 
 ^autojit\._core\.process_info$:
     def process_info() -> tuple[int, int, int, int]:

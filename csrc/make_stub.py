@@ -16,6 +16,9 @@ HEADERS = {
     "class Dispatcher:": "@final\nclass Dispatcher(Generic[_P, _R]):",
     "class Skeleton:": "@final\nclass Skeleton:",
     "class Result:": "@final\nclass Result:",
+    "class Structure:": "@final\nclass Structure:",
+    "class Leaves:": "@final\nclass Leaves:",
+    "class Tree:": "@final\nclass Tree(Generic[_T_co]):",
 }
 
 

@@ -18,6 +18,8 @@
 #include "skeleton/closures.h"
 #include "skeleton/flatten.h"
 #include "skeleton/skeleton.h"
+#include "tree/structure.h"
+#include "tree/tree.h"
 
 namespace autojit {
 
@@ -195,6 +197,36 @@ PyObject* py_counts(PyObject* /*module*/, PyObject* /*args*/) {
                        static_cast<unsigned long long>(statistics.saved));
 }
 
+PyObject* py_tree(PyObject* /*module*/, PyObject* const* args, Py_ssize_t nargs) {
+  if (nargs != 2) {
+    PyErr_SetString(PyExc_TypeError, "tree(obj, inexact)");
+    return nullptr;
+  }
+  return new_tree(args[0], args[1] == Py_True);
+}
+
+PyObject* py_empty_tree(PyObject* /*module*/, PyObject* inexact) {
+  return new_tree(nullptr, inexact == Py_True);
+}
+
+PyObject* py_new_structure(PyObject* /*module*/, PyObject* args) {
+  PyObject* skeleton = nullptr;
+  PyObject* kept = nullptr;
+  int inexact = 0;
+  if (PyArg_ParseTuple(args, "O!Op:new_structure", &SkeletonType, &skeleton, &kept,
+                       &inexact) == 0) {
+    return nullptr;
+  }
+  bool has_kept = PyTuple_CheckExact(kept) &&
+                  PyTuple_GET_SIZE(kept) ==
+                      static_cast<Py_ssize_t>(as_skeleton(skeleton)->program.leaves);
+  if (has_kept != (inexact != 0)) {
+    PyErr_SetString(PyExc_ValueError, "these are not the leaves of the skeleton");
+    return nullptr;
+  }
+  return new_structure(skeleton, has_kept ? kept : nullptr, inexact != 0).release();
+}
+
 PyMethodDef module_methods[] = {
     {"flatten", guarded<py_flatten>, METH_VARARGS,
      "flatten(obj, leaf_type, /)\n--\n\nSee `autojit.flatten`; None stands for what "
@@ -214,6 +246,27 @@ PyMethodDef module_methods[] = {
     {"new_result", as_method(py_new_result), METH_FASTCALL,
      "new_result(skeleton, leaves, /)\n--\n\n"
      "Make a `Result`. JAX calls this for each call, so that no Python runs."},
+    {"tree", as_method(py_tree), METH_FASTCALL,
+     "tree(obj, inexact, /)\n--\n\nSee `autojit.tree`."},
+    {"empty_tree", py_empty_tree, METH_O,
+     "empty_tree(inexact, /)\n--\n\nMake a tree without an object, for "
+     "`__setstate__`."},
+    {"new_structure", guarded<py_new_structure>, METH_VARARGS,
+     "new_structure(skeleton, kept, inexact, /)\n--\n\n"
+     "Make a `Structure`. `kept` has for each leaf of `skeleton` the array that is no\n"
+     "leaf of the tree, or None for one that is; it is None if all are."},
+    {"flatten_tree", guarded<flatten_tree>, METH_O,
+     "flatten_tree(tree, /)\n--\n\n"
+     "Take a `Tree` apart: a tuple of its only child and its `Structure`."},
+    {"unflatten_tree", as_method(guarded<unflatten_tree>), METH_FASTCALL,
+     "unflatten_tree(structure, children, /)\n--\n\n"
+     "Make a `Tree` of what `flatten_tree` returns."},
+    {"flatten_leaves", flatten_leaves, METH_O,
+     "flatten_leaves(leaves, /)\n--\n\n"
+     "Take the child of a `Tree` apart: a tuple of the leaves and of None."},
+    {"unflatten_leaves", as_method(guarded<unflatten_leaves>), METH_FASTCALL,
+     "unflatten_leaves(static, children, /)\n--\n\n"
+     "Make the child of a `Tree` of any objects. Nothing of it is static."},
     {"process_info", py_process_info, METH_NOARGS,
      "process_info()\n--\n\nSee `autojit.process_info`: programs and memory maps, each "
      "with its bound, 0 for none."},
@@ -248,6 +301,9 @@ NB_MODULE(_core, m) {
       PyType_Ready(&SpecializationType) < 0 || PyType_Ready(&TableType) < 0 ||
       PyModule_AddType(m.ptr(), &ResultType) < 0 ||
       PyModule_AddType(m.ptr(), &SkeletonType) < 0 ||
+      PyModule_AddType(m.ptr(), &StructureType) < 0 ||
+      PyModule_AddType(m.ptr(), &LeavesType) < 0 ||
+      PyModule_AddType(m.ptr(), &TreeType) < 0 ||
       PyModule_AddType(m.ptr(), &DispatcherType) < 0) {
     throw nanobind::python_error();
   }

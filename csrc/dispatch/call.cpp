@@ -196,6 +196,12 @@ Owned again_by_value(Dispatcher* self, const Served& served, Again again) {
   return result;
 }
 
+[[gnu::noinline]] Owned dispatch_by_value(Dispatcher* self, CallView& call,
+                                          const Served& served, bool& is_eager) {
+  return again_by_value(self, served,
+                        [&] { return dispatch_by_hash(self, call, is_eager); });
+}
+
 // Calls the compiled function, once a specialization has been found. Inlined: a hit
 // goes through it, and would else put what is served in memory.
 [[gnu::always_inline]] inline Owned run(Dispatcher* self, CallView& call,

@@ -11,6 +11,7 @@ namespace autojit {
 struct Config {
   PyObject* leaf_types = nullptr;  // tuple of classes: JAX's arrays
   PyObject* is_leaf = nullptr;     // object -> whether JAX takes it for another value
+  PyObject* is_inexact = nullptr;  // array -> whether its numbers are inexact
   PyObject* identity_types = nullptr;  // tuple of classes compared by identity
   PyObject* ordinary_state = nullptr;  // frozenset of names, see `_reduce.py`
   PyObject* reduce = nullptr;          // (object, value, may_lose) -> reduction or
@@ -45,6 +46,7 @@ extern Config config;
 inline constexpr std::pair<const char*, PyObject * Config::*> kConfig[] = {
     {"leaf_types", &Config::leaf_types},
     {"is_leaf", &Config::is_leaf},
+    {"is_inexact", &Config::is_inexact},
     {"identity_types", &Config::identity_types},
     {"ordinary_state", &Config::ordinary_state},
     {"reduce", &Config::reduce},
@@ -89,6 +91,7 @@ struct Names {
   PyObject* qualname;
   PyObject* name;
   PyObject* modules;
+  PyObject* obj;
 };
 extern Names names;
 // False with an exception set on failure.

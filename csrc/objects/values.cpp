@@ -64,7 +64,7 @@ bool same_value(Kind kind, PyObject* ours, PyObject* other) {
   }
 }
 
-bool can_be_traced(PyObject* object, std::uint32_t bits) {
+[[gnu::noinline]] bool can_be_traced(PyObject* object, std::uint32_t bits) {
   if (PyFloat_CheckExact(object) || PyComplex_CheckExact(object) ||
       is_leaf_type(Py_TYPE(object))) {
     return true;

@@ -29,7 +29,8 @@ class Owned {
     Py_XDECREF(old);
     return *this;
   }
-  ~Owned() { Py_XDECREF(object_); }
+  // Inlined: each hit drops some.
+  [[gnu::always_inline]] ~Owned() { Py_XDECREF(object_); }
 
   // Takes over a new reference; nullptr is none.
   static Owned steal(PyObject* object) {

@@ -28,6 +28,23 @@ Owned as_str(const std::string& text) {
                    text.data(), static_cast<Py_ssize_t>(text.size())));
 }
 
+// What is in the middle of a long one is left out, unless it is to be told from others.
+Owned path_of(const Program& program, const char* root, const std::vector<Way>& ways,
+              bool is_whole) {
+  constexpr std::size_t kFirst = 16;
+  constexpr std::size_t kLast = 4;
+  std::string text = root;
+  // Until a repr has raised what is no refusal.
+  for (std::size_t i = 0; i < ways.size() && PyErr_Occurred() == nullptr; ++i) {
+    if (i == kFirst && ways.size() > kFirst + kLast && !is_whole) {
+      text += " ... ";
+      i = ways.size() - kLast;
+    }
+    text += step_text(program, ways, i);
+  }
+  return as_str(text);
+}
+
 std::size_t node_of_leaf(const Program& program, std::uint32_t leaf) {
   std::size_t index = 0;
   for (; !is_leaf(program.nodes[index].kind) || leaf != 0; ++index) {
@@ -225,23 +242,40 @@ bool Describer::node(const Node& node) {
 Owned path(const Program& program, const char* root, std::size_t index) {
   Route route(program);
   route.advance_to(index);
-  const std::vector<Way>& ways = route.ways();
-  constexpr std::size_t kFirst = 16;
-  constexpr std::size_t kLast = 4;
-  std::string text = root;
-  // Until a repr has raised what is no refusal.
-  for (std::size_t i = 0; i < ways.size() && PyErr_Occurred() == nullptr; ++i) {
-    if (i == kFirst && ways.size() > kFirst + kLast) {
-      text += " ... ";
-      i = ways.size() - kLast;
-    }
-    text += step_text(program, ways, i);
-  }
-  return as_str(text);
+  return path_of(program, root, route.ways(), false);
 }
 
 Owned leaf_path(const Program& program, const char* root, std::uint32_t leaf) {
   return path(program, root, node_of_leaf(program, leaf));
+}
+
+bool all_leaf_paths(const Program& program, const char* root, OwnedVector& paths) {
+  Route route(program);
+  for (; route.node() < program.nodes.size(); route.advance()) {
+    if (is_leaf(program.nodes[route.node()].kind)) {
+      Owned path = path_of(program, root, route.ways(), true);
+      if (!path) {
+        return false;
+      }
+      paths.steal(path.release());
+    }
+  }
+  return true;
+}
+
+Owned abridged(const Owned& text, Py_ssize_t around) {
+  constexpr Py_ssize_t kMost = 80;
+  constexpr Py_ssize_t kBefore = 30;
+  Py_ssize_t size = PyUnicode_GET_LENGTH(text.get());
+  if (size <= kMost) {
+    return Owned::borrow(text.get());
+  }
+  Py_ssize_t begin = std::clamp<Py_ssize_t>(around - kBefore, 0, size - kMost);
+  Owned part = Owned::steal(PyUnicode_Substring(text.get(), begin, begin + kMost));
+  return Owned::steal(part ? PyUnicode_FromFormat("%s%U%s", begin > 0 ? "... " : "",
+                                                  part.get(),
+                                                  begin + kMost < size ? " ..." : "")
+                           : nullptr);
 }
 
 Owned describe(const Program& program) {

@@ -22,5 +22,11 @@ Owned describe_read(const Program& program, std::size_t read);
 Owned path(const Program& program, const char* root, std::size_t index);
 // The path to leaf `leaf`, which must be one.
 Owned leaf_path(const Program& program, const char* root, std::uint32_t leaf);
+// The paths to all leaves, none of them abridged. False with an exception set on
+// failure.
+bool all_leaf_paths(const Program& program, const char* root, OwnedVector& paths);
+
+// A text that is not too long, by what stands around a place in it.
+Owned abridged(const Owned& text, Py_ssize_t around);
 
 }  // namespace autojit

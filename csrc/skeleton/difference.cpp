@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "objects/type_plan.h"
@@ -76,30 +77,23 @@ std::size_t holder_of_key(const Program& program, std::size_t index) {
   return index;
 }
 
-Owned join(Owned path, const char* text, Owned object) {
-  return Owned::steal(
-      path && object ? PyUnicode_FromFormat("%U: %s%U", path.get(), text, object.get())
-                     : nullptr);
-}
+// What a reader is told: where, what has changed, and what the first of two has there.
+// Nothing if there is none, or with an exception set.
+struct Difference {
+  Owned where;
+  Owned change;
+  Owned first;
 
-// A text that is not too long, by what stands around a place in it.
-Owned abridged(const Owned& text, Py_ssize_t around) {
-  constexpr Py_ssize_t kMost = 80;
-  constexpr Py_ssize_t kBefore = 30;
-  Py_ssize_t size = PyUnicode_GET_LENGTH(text.get());
-  if (size <= kMost) {
-    return Owned::borrow(text.get());
-  }
-  Py_ssize_t begin = std::clamp<Py_ssize_t>(around - kBefore, 0, size - kMost);
-  Owned part = Owned::steal(PyUnicode_Substring(text.get(), begin, begin + kMost));
-  return Owned::steal(part ? PyUnicode_FromFormat("%s%U%s", begin > 0 ? "... " : "",
-                                                  part.get(),
-                                                  begin + kMost < size ? " ..." : "")
-                           : nullptr);
+  explicit operator bool() const { return where && change && first; }
+};
+
+template <typename... Args>
+Owned words(const char* format, Args... args) {
+  return Owned::steal(PyUnicode_FromFormat(format, args...));
 }
 
 // What was and what is, with the first characters in which they differ.
-Owned was_and_is(const Owned& where, const Owned& was, const Owned& is) {
+Difference was_and_is(Owned where, const Owned& was, const Owned& is) {
   Py_ssize_t end =
       std::min(PyUnicode_GET_LENGTH(was.get()), PyUnicode_GET_LENGTH(is.get()));
   Py_ssize_t same = 0;
@@ -109,9 +103,11 @@ Owned was_and_is(const Owned& where, const Owned& was, const Owned& is) {
   }
   Owned before = abridged(was, same);
   Owned now = before ? abridged(is, same) : Owned();
-  return Owned::steal(now ? PyUnicode_FromFormat("%U: was %U, now %U", where.get(),
-                                                 before.get(), now.get())
-                          : nullptr);
+  if (!now) {
+    return {};
+  }
+  return {std::move(where), words("was %U, now %U", before.get(), now.get()),
+          words("is %U", before.get())};
 }
 
 Owned text_at(const Program& program, std::size_t index) {
@@ -142,22 +138,24 @@ Owned short_text_at(const Program& program, std::size_t index) {
 
 // How two objects with keys tell themselves apart by these; nothing without an
 // exception if they don't.
-Owned difference_of_keys(const Program& a, const Program& b, const char* root,
-                         std::size_t index) {
+Difference difference_of_keys(const Program& a, const Program& b, const char* root,
+                              std::size_t index) {
   std::size_t gone = key_of_one(a, index, b, index);
   std::size_t come = key_of_one(b, index, a, index);
-  if (come != b.nodes.size()) {
-    return join(path(b, root, index), "has now ", short_text_at(b, come));
-  }
-  if (gone != a.nodes.size()) {
-    return join(path(a, root, index), "has no longer ", short_text_at(a, gone));
+  bool has_come = come != b.nodes.size();
+  if (has_come || gone != a.nodes.size()) {
+    Owned key = has_come ? short_text_at(b, come) : short_text_at(a, gone);
+    if (!key) {
+      return {};
+    }
+    return {path(b, root, index),
+            words(has_come ? "has now %U" : "has no longer %U", key.get()),
+            words(has_come ? "has no %U" : "has %U", key.get())};
   }
   if (has_pairs(a.nodes[index]) && a.nodes[index].size != b.nodes[index].size) {
-    Owned where = path(b, root, index);
-    return Owned::steal(where ? PyUnicode_FromFormat("%U: had %u keys, has now %u",
-                                                     where.get(), a.nodes[index].size,
-                                                     b.nodes[index].size)
-                              : nullptr);
+    return {path(b, root, index),
+            words("had %u keys, has now %u", a.nodes[index].size, b.nodes[index].size),
+            words("has %u keys", a.nodes[index].size)};
   }
   return {};
 }
@@ -189,20 +187,19 @@ bool is_only_shared_otherwise(const Program& a, const Program& b, std::size_t in
           has_slot(y) && x.extra != y.extra);
 }
 
-Owned difference_of_sharing(const Program& a, const Program& b, const char* root,
-                            std::size_t index) {
-  Owned where = path(b, root, index);
-  if (where && slot_of(b.nodes[index]) != 0) {
-    Owned other = other_place(b, root, index);
-    return Owned::steal(other ? PyUnicode_FromFormat("%U: is now the same object as %U",
-                                                     where.get(), other.get())
-                              : nullptr);
+Difference difference_of_sharing(const Program& a, const Program& b, const char* root,
+                                 std::size_t index) {
+  bool is_now = slot_of(b.nodes[index]) != 0;
+  Owned other = other_place(is_now ? b : a, root, index);
+  if (!other) {
+    return {};
   }
-  Owned other = where ? other_place(a, root, index) : Owned();
-  return Owned::steal(
-      other ? PyUnicode_FromFormat("%U: is no longer the same object as %U",
-                                   where.get(), other.get())
-            : nullptr);
+  return {path(b, root, index),
+          words(is_now ? "is now the same object as %U"
+                       : "is no longer the same object as %U",
+                other.get()),
+          words(is_now ? "is not the same object as %U" : "is the same object as %U",
+                other.get())};
 }
 
 // What stands for the content of an object that is not seen in its parts, or nullptr.
@@ -216,46 +213,50 @@ Skeleton* content_of(const Program& program, std::size_t index) {
                  : nullptr;
 }
 
-Owned difference_at(const Program& a, const Program& b, const char* root,
-                    std::size_t index) {
+Difference difference_at(const Program& a, const Program& b, const char* root,
+                         std::size_t index) {
   const Node& x = a.nodes[index];
   const Node& y = b.nodes[index];
   if (x.kind == Kind::Call) {
     Owned none = Owned::steal(PyTuple_New(0));
-    return Owned::steal(
-        none ? PyUnicode_FromFormat("the call: had %u positional arguments and the "
-                                    "keywords %R, has now %u and %R",
-                                    x.size, x.object != nullptr ? x.object : none.get(),
-                                    y.size, y.object != nullptr ? y.object : none.get())
-             : nullptr);
+    if (!none) {
+      return {};
+    }
+    PyObject* had = x.object != nullptr ? x.object : none.get();
+    PyObject* has = y.object != nullptr ? y.object : none.get();
+    return {words("the call"),
+            words("had %u positional arguments and the keywords %R, has now %u and %R",
+                  x.size, had, y.size, has),
+            words("has %u positional arguments and the keywords %R", x.size, had)};
   }
   std::size_t holder = holder_of_key(a, index);
   bool is_one_class = x.kind == y.kind && owned_object(x) == owned_object(y);
   bool is_larger = is_one_class && x.size != y.size;
   if (holder != index || (is_larger && (has_pairs(x) || is_set(x)))) {
-    Owned text = difference_of_keys(a, b, root, holder);
-    if (text || PyErr_Occurred() != nullptr) {
-      return text;
+    Difference found = difference_of_keys(a, b, root, holder);
+    if (found || PyErr_Occurred() != nullptr) {
+      return found;
     }
   }
   if (holder != index && has_pairs(a.nodes[holder]) && is_value(x.kind) &&
       is_value(y.kind)) {
     Owned was = short_text_at(a, index);
     Owned is = was ? short_text_at(b, index) : Owned();
-    Owned where = is ? path(a, root, holder) : Owned();
-    return Owned::steal(
-        where
-            ? PyUnicode_FromFormat("%U: has its keys in another order, %U where %U was",
-                                   where.get(), is.get(), was.get())
-            : nullptr);
+    if (!is) {
+      return {};
+    }
+    return {
+        path(a, root, holder),
+        words("has its keys in another order, %U where %U was", is.get(), was.get()),
+        words("has its keys in another order, with %U here", was.get())};
   }
   if (is_only_shared_otherwise(a, b, index)) {
     return difference_of_sharing(a, b, root, index);
   }
   Owned where = path(b, root, index);
   if (where && is_one_class && row_of(x.kind).size == Size::Items && x.size != y.size) {
-    return Owned::steal(PyUnicode_FromFormat("%U: had %u items, has now %u",
-                                             where.get(), x.size, y.size));
+    return {std::move(where), words("had %u items, has now %u", x.size, y.size),
+            words("has %u items", x.size)};
   }
   Skeleton* before = is_one_class ? content_of(a, index) : nullptr;
   Skeleton* now = is_one_class ? content_of(b, index) : nullptr;
@@ -276,17 +277,19 @@ Owned difference_at(const Program& a, const Program& b, const char* root,
     return {};
   }
   if (PyUnicode_Compare(was.get(), is.get()) == 0) {
-    Owned text = abridged(is, 0);
-    return Owned::steal(
-        text ? PyUnicode_FromFormat("%U: another %U", where.get(), text.get())
-             : nullptr);
+    Owned both = abridged(is, 0);
+    if (!both) {
+      return {};
+    }
+    return {std::move(where), words("another %U", both.get()),
+            words("is another %U", both.get())};
   }
-  return was_and_is(where, was, is);
+  return was_and_is(std::move(where), was, is);
 }
 
 // The same for what functions hold and read. The parts of a program of closures are the
 // functions, one after the other, and then what they read.
-Owned difference_of_functions(Skeleton* before, Skeleton* now) {
+Difference difference_of_functions(Skeleton* before, Skeleton* now) {
   PyObject* first = closures_of(before);
   PyObject* second = first != nullptr ? closures_of(now) : nullptr;
   if (second == nullptr) {
@@ -295,7 +298,7 @@ Owned difference_of_functions(Skeleton* before, Skeleton* now) {
   const Program& call = now->program;
   std::size_t function = 0;
   Owned read;
-  Owned inner;
+  Difference inner;
   if (first != Py_None && second != Py_None) {
     Owned held_first = Owned::borrow(first);
     Owned held_second = Owned::borrow(second);
@@ -329,13 +332,29 @@ Owned difference_of_functions(Skeleton* before, Skeleton* now) {
   }
   Owned where = path(call, now->root, node);
   if (where && inner) {
-    return Owned::steal(PyUnicode_FromFormat("%U%U", where.get(), inner.get()));
+    inner.where = words("%U%U", where.get(), inner.where.get());
+    return inner;
   }
-  return Owned::steal(
-      where ? PyUnicode_FromFormat(read ? "%U: a function that reads %V, which differs"
-                                        : "%U: another function%V",
-                                   where.get(), read.get(), "")
-            : nullptr);
+  if (read) {
+    return {std::move(where),
+            words("a function that reads %U, which differs", read.get()),
+            words("is a function that reads %U, which differs", read.get())};
+  }
+  return {std::move(where), words("another function"), words("is another function")};
+}
+
+// The first difference; nothing, without an exception, if there is none.
+Difference first_of_all(Skeleton* before, Skeleton* now) {
+  const Program& a = before->program;
+  const Program& b = now->program;
+  std::size_t index = 0;
+  if (!first_difference(a, b, index)) {
+    return {};
+  }
+  if (index < std::min(a.nodes.size(), b.nodes.size())) {
+    return difference_at(a, b, now->root, index);
+  }
+  return equal(before, now) == 0 ? difference_of_functions(before, now) : Difference();
 }
 
 }  // namespace
@@ -452,20 +471,19 @@ std::size_t distance(const Skeleton* first, const Skeleton* second) {
 }
 
 Owned difference(Skeleton* before, Skeleton* now) {
-  const Program& a = before->program;
-  const Program& b = now->program;
-  std::size_t index = 0;
-  if (!first_difference(a, b, index)) {
-    return {};
+  Difference found = first_of_all(before, now);
+  if (found) {
+    return words("%U: %U", found.where.get(), found.change.get());
   }
-  if (index < std::min(a.nodes.size(), b.nodes.size())) {
-    return difference_at(a, b, now->root, index);
+  return Owned::borrow(PyErr_Occurred() == nullptr ? Py_None : nullptr);
+}
+
+Owned difference_as_first(Skeleton* first, Skeleton* other) {
+  Difference found = first_of_all(first, other);
+  if (found) {
+    return words("%U %U", found.where.get(), found.first.get());
   }
-  int same = equal(before, now);
-  if (same != 0) {
-    return same < 0 ? Owned() : Owned::borrow(Py_None);
-  }
-  return difference_of_functions(before, now);
+  return Owned::borrow(PyErr_Occurred() == nullptr ? Py_None : nullptr);
 }
 
 }  // namespace autojit

@@ -23,6 +23,9 @@ Owned differences(const Skeleton* before, const Skeleton* now, std::size_t most)
 // called with. Runs Python.
 Owned lost_changes(const Skeleton* before, PyObject* const* leaves, PyObject* result,
                    CallView& after);
+// The same as the first of them has it, without what the other has:
+// `args[1].config['act'] is 'tanh'`.
+Owned difference_as_first(Skeleton* first, Skeleton* other);
 
 // How far apart two skeletons are, to find the nearest of several: in how many nodes
 // they differ, if they have the same structure; else more, the sooner they part. Only

@@ -70,8 +70,11 @@ class SmallVector {
 // of the part that was put off belong.
 class Matcher {
  public:
-  Matcher(const Program& program, PyObject** leaves)
-      : program_(program), pc_(program.nodes.data()), leaf_(leaves) {
+  Matcher(const Program& program, PyObject** leaves, bool any_leaf = false)
+      : program_(program),
+        pc_(program.nodes.data()),
+        leaf_(leaves),
+        any_leaf_(any_leaf) {
     if (program.slots != 0) {
       slots_.resize(program.slots + 1);
     }
@@ -84,6 +87,7 @@ class Matcher {
     }
   }
 
+  bool object(PyObject* object) { return part(object); }
   bool call(const CallView& call);
   bool closures(const Program& call, const OwnedVector& handed_through, bool strictly);
   bool dependencies(PyObject* settings, const std::vector<PyObject*>& functions,
@@ -154,6 +158,7 @@ class Matcher {
   const Program& program_;
   const Node* pc_;
   PyObject** leaf_;
+  bool any_leaf_;                   // whatever stands where a leaf is to be is one
   std::vector<PyObject*> slots_;    // borrowed
   SmallVector<PyObject*, 64> met_;  // borrowed
   std::vector<Later> later_;
@@ -170,7 +175,7 @@ class Matcher {
 inline bool Matcher::part(PyObject* object) {
   const Node& head = *pc_;
   if (head.kind == Kind::Leaf) {
-    if (!is_leaf_type(Py_TYPE(object))) {
+    if (!is_leaf_type(Py_TYPE(object)) && !any_leaf_) {
       return false;
     }
     ++pc_;
@@ -862,6 +867,23 @@ Match match_call(const Program& program, CallView& call, PyObject** leaves,
     call.hold();
     match = matcher.finish(opaque);
   }
+  return match == Match::Yes && !matcher.are_distinct() ? Match::No : match;
+}
+
+Match match_object(const Program& program, PyObject* object, PyObject** leaves,
+                   bool any_leaf, NodeObjects& opaque) {
+  std::fill(leaves, leaves + program.leaves, nullptr);
+  if (plans_are_stale() || !has_room(program)) {
+    return Match::No;
+  }
+  python::NoCollection no_collection(program.allocates);
+  Matcher matcher(program, leaves, any_leaf);
+  bool walked = matcher.object(object);
+  no_collection.end();
+  if (!walked) {
+    return Match::No;
+  }
+  Match match = matcher.has_later() ? matcher.finish(opaque) : Match::Yes;
   return match == Match::Yes && !matcher.are_distinct() ? Match::No : match;
 }
 

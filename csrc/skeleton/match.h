@@ -21,6 +21,11 @@ enum class Match { No, Yes, Error };
 Match match_call(const Program& program, CallView& call, PyObject** leaves,
                  NodeObjects& opaque);
 
+// The same for a single object, which the caller must hold too. If `any_leaf`, whatever
+// stands where the program has a leaf is one.
+Match match_object(const Program& program, PyObject* object, PyObject** leaves,
+                   bool any_leaf, NodeObjects& opaque);
+
 // Whether the functions of a call hold and read what `closures` says. A No may be
 // wrong: sets in another order and the like are not looked into. A function that is in
 // both may have changed, unless `strictly`. `handed_through` are the objects that this

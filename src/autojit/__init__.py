@@ -5,12 +5,13 @@ rewrite its assertions, and warn if autojit is imported before pytest starts.
 """
 
 from autojit._advice import LostChangeWarning, RetraceWarning
-from autojit._core import Dispatcher, Skeleton
+from autojit._core import Dispatcher, Skeleton, Tree
 from autojit._explain import RetracingError, max_traces, no_retracing
 from autojit._install import install, uninstall
 from autojit._jit import CacheInfo, SpecializationInfo, flatten, jax_autojit, jit
 from autojit._limits import ProcessInfo, process_info, set_limits
 from autojit._pickle_flatten import pickle_flatten, pickle_unflatten
+from autojit._tree import tree
 
 __version__ = "0.1.0"
 
@@ -23,6 +24,7 @@ __all__ = [
     "RetracingError",
     "Skeleton",
     "SpecializationInfo",
+    "Tree",
     "__version__",
     "flatten",
     "install",
@@ -34,5 +36,6 @@ __all__ = [
     "pickle_unflatten",
     "process_info",
     "set_limits",
+    "tree",
     "uninstall",
 ]

@@ -29,6 +29,7 @@ from autojit._results import LAZY_TYPES
 from autojit._specialize import EAGER, say_where, specialize
 from autojit._stages import stage
 from autojit._traced import ValueNeeded
+from autojit._tree import is_inexact
 from autojit._warnings import mark_seen, replay
 
 P = ParamSpec("P")
@@ -300,6 +301,17 @@ def flatten(
     RecursionError
         If `obj` is nested too deeply. The message names the path.
 
+    See Also
+    --------
+    tree : the same for JAX, as a pytree.
+
+    Notes
+    -----
+    What is put together is a copy: to go on with what a function has changed in it, it
+    has to be taken apart anew. A body of ``jax.lax.scan`` that returns leaves, to be
+    put together around the skeleton from before the loop, loses without a word all that
+    it has changed beside the arrays. With `tree` it is kept, or an error.
+
     Examples
     --------
     >>> import autojit
@@ -361,6 +373,7 @@ cloudpickle.CloudPickler.dispatch_table[Dispatcher] = _reduce_for_cloudpickle
 _core.configure(
     leaf_types=(jax.Array, jax.core.Tracer, jax.Ref),
     is_leaf=is_leaf,
+    is_inexact=is_inexact,
     identity_types=(
         enum.Enum,
         types.BuiltinFunctionType,

@@ -266,14 +266,20 @@ class _Hole:
 
     __slots__ = ()
 
+    def __reduce__(self) -> str:
+        return "_HOLE"
+
+
+# One for all: a skeleton that is reduced once more is to give the same.
+_HOLE = _Hole()
+
 
 def _load_skeleton(obj: object) -> _core.Skeleton:
     return _core.flatten(obj, _Hole)[1]
 
 
 def _reduce_skeleton(skeleton: _core.Skeleton) -> tuple[Any, ...]:
-    holes = [_Hole() for _ in range(skeleton.num_leaves)]
-    return _load_skeleton, (skeleton.unflatten(holes),)
+    return _load_skeleton, (skeleton.unflatten([_HOLE] * skeleton.num_leaves),)
 
 
 copyreg.pickle(_core.Skeleton, _reduce_skeleton)

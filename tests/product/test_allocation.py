@@ -252,6 +252,27 @@ class Repr(Unflatten):
         return type(result)
 
 
+class Tree(Flatten):
+    # One that JAX has put together: its object, and what that is taken apart into.
+    def prepare(self, make):
+        (child,), structure = core.flatten_tree(core.tree(make(), False))
+        return structure, core.flatten_leaves(child)[0]
+
+    def call(self, state):
+        def call():
+            structure, items = state
+            tree = core.unflatten_tree(structure, (core.unflatten_leaves(None, items),))
+            obj = tree.obj
+            (child,), _ = core.flatten_tree(tree)
+            return obj, core.flatten_leaves(child), child.paths
+
+        return call
+
+    def view(self, state, result):
+        obj, (items, _), paths = result
+        return text(obj), len(items), len(paths)
+
+
 class Call:
     # What was called before, and with which bound of the table.
     before = ()
@@ -486,7 +507,7 @@ def sweep_all(names, kinds, leaks):
 """
 
 # What does not run by default is much like something that does.
-QUICK = ["Unflatten", "Flatten", "Miss", "Hit", "Result", "Wrap", "Clear"]
+QUICK = ["Unflatten", "Flatten", "Tree", "Miss", "Hit", "Result", "Wrap", "Clear"]
 OPERATIONS = [*QUICK, "Hash", "Equal", "Repr", "ByHash", "Evict", "Keywords", "Ask"]
 # What these do does not depend on the kind of object.
 FOR_ONE_KIND = {"Wrap", "Ask", "Clear"}

@@ -203,6 +203,57 @@ def step(i):
     f(X, f)
 levels_off("dispatchers of dispatchers", step, 10_000)
 """,
+    "trees": """
+import copy
+import autojit._tree
+core = autojit._core
+X.dtype = float
+def put_together(structure, items):
+    return core.unflatten_tree(structure, (core.unflatten_leaves(None, items),))
+def step(i):
+    tree = core.tree(Plain(a=[X, i % 3], r=Reduced(X)), i % 2 == 0)
+    for _ in range(2):
+        (child,), structure = core.flatten_tree(tree)
+        items, _ = core.flatten_leaves(child)
+        tree = put_together(structure, items)
+        tree.obj.a.append(1)
+        child.paths
+    other = core.flatten_tree(core.tree(Plain(a=[X]), False))[1]
+    assert structure != other
+    repr(structure), repr(other), repr(tree), hash(structure)
+    tree.obj.tree = tree  # a cycle
+    marks = put_together(structure, "abc"[: len(items)])
+    marks.obj.a[0] = marks
+    core.flatten_tree(marks)
+    copy.deepcopy(marks)
+levels_off("trees", step, 10_000)
+def step(i):
+    structure = core.flatten_tree(core.tree([X, i], False))[1]
+    for items in ((), (X, X)):
+        try:
+            put_together(structure, items).obj
+        except ValueError:
+            continue
+        raise AssertionError
+levels_off("wrong leaves", step, 10_000)
+class BadNew:
+    def __reduce__(self):
+        return Plain, (1, 2, 3)
+def step(i):
+    (child,), structure = core.flatten_tree(core.tree([X, BadNew()], False))
+    tree = put_together(structure, core.flatten_leaves(child)[0])
+    try:
+        tree.obj
+    except TypeError:
+        return
+    raise AssertionError
+levels_off("not put together", step, 10_000)
+def step(i):
+    made = [core.tree(X, False)]
+    for _ in range(100):
+        made.append(core.tree(made[-1], False))
+levels_off("nested", step, 1_000)
+""",
     "exceptions": """
 class Mine(Exception):
     pass

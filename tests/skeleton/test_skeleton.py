@@ -200,3 +200,13 @@ def test_the_path_to_what_sets_a_state():
     made = type("Made", (), {"__reduce_ex__": reduce})()
     _, skeleton = autojit.flatten([made], str)
     assert skeleton._leaf_path(2) == "obj[0].__reduce_ex__()[5].keywords[...][0]"
+
+
+def test_a_skeleton_is_an_argument_like_others(x):
+    _, skeleton = autojit.flatten({"w": x, "n": 1})
+    f = autojit.jit(lambda skeleton, x: skeleton.unflatten([x]))
+    for _ in range(2):
+        assert f(skeleton, x)["n"] == 1
+    assert f.cache_info().traces == 1
+    other = autojit.flatten({"w": x, "n": 2})[1]
+    assert f(other, x)["n"] == 2

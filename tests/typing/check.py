@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 import autojit
-from autojit import CacheInfo, Dispatcher, Skeleton
+from autojit import CacheInfo, Dispatcher, Skeleton, Tree
 
 Array = jax.Array
 
@@ -144,6 +144,15 @@ skeleton.unflatten(leaves)
 assert_type(skeleton == skeleton, bool)
 assert_type(hash(skeleton), int)
 skeleton.unflatten()  # type: ignore[call-arg]
+
+# Trees.
+tree = autojit.tree(state)
+assert_type(tree, Tree[State])
+assert_type(tree.obj, State)
+assert_type(autojit.tree(state, inexact=True).obj.step, int)
+assert_type(autojit.tree([state]), Tree[list[State]])
+tree.obj = state  # type: ignore[misc]
+autojit.tree(state, True)  # type: ignore[call-arg]
 
 # The drop-ins.
 numbers, rest = autojit.pickle_flatten([1, 2.0], int)
