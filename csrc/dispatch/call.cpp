@@ -219,8 +219,7 @@ Owned again_by_value(Dispatcher* self, const Served& served, Again again) {
   is_eager = result.get() == config.eager;
   if (!result || is_eager) {
     if (!result && PyErr_ExceptionMatches(config.value_needed) != 0) {
-      return again_by_value(self, served,
-                            [&] { return dispatch_by_hash(self, call, is_eager); });
+      return dispatch_by_value(self, call, served, is_eager);
     }
     if (!result) {
       say_where(served);
