@@ -120,6 +120,10 @@ PyObject* specialization_end(PyObject* self, PyObject* /*args*/) {
   Py_RETURN_NONE;
 }
 
+PyObject* specialization_is_called(PyObject* self, void* /*closure*/) {
+  return PyBool_FromLong(as_specialization(self)->in_flight != 0 ? 1 : 0);
+}
+
 PyObject* specialization_by_value(PyObject* self, void* /*closure*/) {
   const Table* table = as_specialization(self)->table;
   return by_value_in(table).release();
@@ -173,6 +177,9 @@ PyMemberDef specialization_members[] = {
 PyGetSetDef specialization_getset[] = {
     {"by_value", specialization_by_value, nullptr,
      "The paths of numbers that are not traced, since the function needs their value.",
+     nullptr},
+    {"is_called", specialization_is_called, nullptr,
+     "Whether a dispatcher is calling the compiled function, or makes a stage of it.",
      nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };

@@ -18,6 +18,7 @@ struct Config {
                                        // None
   PyObject* set_state = nullptr;       // (object, state, list, dict, setter)
   PyObject* arrays_differ = nullptr;   // (array, array) -> whether they do
+  PyObject* to_array = nullptr;        // numpy array -> a new one of JAX
   PyObject* settings = nullptr;        // () -> those of JAX that a trace depends on
   PyObject* specialize = nullptr;      // (fun, in_tree, specialization, options)
                                        // -> compiled
@@ -53,6 +54,7 @@ inline constexpr std::pair<const char*, PyObject * Config::*> kConfig[] = {
     {"set_state", &Config::set_state},
     {"arrays_differ", &Config::arrays_differ},
     {"specialize", &Config::specialize},
+    {"to_array", &Config::to_array},
     {"settings", &Config::settings},
     {"stage", &Config::stage},
     {"explain", &Config::explain},

@@ -76,7 +76,7 @@ bool same_value(Kind kind, PyObject* ours, PyObject* other) {
            (overflows == 0 && (value >> (bits - 1)) == (value < 0 ? -1 : 0));
   }
   return numpy::is_array(object) ? numpy::can_be_traced(object)
-                                 : numpy::is_number(object);
+                                 : numpy::is_number(object, bits != 0);
 }
 
 std::uint64_t hash_value(Kind kind, PyObject* object) {

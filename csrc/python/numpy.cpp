@@ -76,9 +76,18 @@ bool can_be_traced(PyObject* array) {
   return is_known_to_jax(dtype->type_num) && PyArray_ISNBO(dtype->byteorder);
 }
 
-bool is_number(PyObject* object) {
-  return PyArray_IsScalar(object, Number) && !PyArray_IsScalar(object, LongDouble) &&
-         !PyArray_IsScalar(object, CLongDouble) && is_scalar_type(Py_TYPE(object));
+bool is_number(PyObject* object, bool is_short) {
+  if (!PyArray_IsScalar(object, Number) || PyArray_IsScalar(object, LongDouble) ||
+      PyArray_IsScalar(object, CLongDouble) || !is_scalar_type(Py_TYPE(object))) {
+    return false;
+  }
+  Bytes bytes = scalar_bytes(object);
+  if (!is_short || !PyArray_IsScalar(object, Integer) || bytes.size <= 4) {
+    return true;
+  }
+  std::int64_t value = 0;
+  std::memcpy(&value, bytes.data, std::min(bytes.size, sizeof(value)));
+  return value == static_cast<std::int32_t>(value);
 }
 
 PyObject* dtype_singleton(PyObject* object) {

@@ -34,8 +34,9 @@ std::uint64_t hash(PyObject* object);
 bool is_scalar_type(PyTypeObject* type);
 // Whether a `numpy.ndarray` has a dtype that JAX has, or an extension of it.
 bool can_be_traced(PyObject* array);
-// Whether an object is a scalar of numpy that is a number of such a dtype, and no bool.
-bool is_number(PyObject* object);
+// Whether an object is a scalar of numpy that is a number of such a dtype, and no bool;
+// if `is_short`, no integer of more than 32 bits.
+bool is_number(PyObject* object, bool is_short);
 struct Bytes {
   const char* data;
   std::size_t size;

@@ -188,8 +188,7 @@ bool same_objects(const Objects& a, const Objects& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end());
 }
 
-}  // namespace
-
+// The same for nodes with one number. `differ` is set for functions.
 int same_at(const Program& a, const Program& b, std::size_t i, bool& differ) {
   const Node& x = a.nodes[i];
   const Node& y = b.nodes[i];
@@ -205,8 +204,6 @@ int same_at(const Program& a, const Program& b, std::size_t i, bool& differ) {
   }
   return same;
 }
-
-namespace {
 
 // Equal but for their functions, which `differ` then tells.
 int equal_nodes(const Program& a, const Program& b, bool& differ) {

@@ -17,9 +17,6 @@ int serves(Skeleton* first, Skeleton* call);
 // of nodes of the shorter one if there is none. False with an exception set on failure.
 // May run Python.
 bool first_difference(const Program& a, const Program& b, std::size_t& index);
-// Whether the nodes with one number are the same. 1, 0, or -1 with an exception set.
-// `differ` is set if what two functions hold has to be compared. May run Python.
-int same_at(const Program& a, const Program& b, std::size_t i, bool& differ);
 // Whether two nodes are the same, as far as their parts and slots don't tell.
 int same_but_for_slots(const Program& a, const Node& x, const Program& b,
                        const Node& y);

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "objects/reduction.h"
 #include "objects/type_plan.h"
 #include "objects/values.h"
 #include "python/interpreter.h"
@@ -14,36 +15,11 @@
 #include "skeleton/describe.h"
 #include "skeleton/flatten.h"
 #include "skeleton/parts.h"
+#include "skeleton/route.h"
 
 namespace autojit {
 
 namespace {
-
-bool has_pairs(const Node& node) {
-  Size size = row_of(node.kind).size;
-  return size == Size::Pairs || size == Size::Attributes;
-}
-
-bool is_set(const Node& node) {
-  return node.kind == Kind::Set || node.kind == Kind::FrozenSet;
-}
-
-// The nodes of the keys of a dict, of the names of an instance's attributes, or of the
-// elements of a set.
-std::vector<std::size_t> keys_of(const Program& program, std::size_t index) {
-  const Node& node = program.nodes[index];
-  std::size_t at = index + (has_extent(node) ? 2U : 1U);
-  for (std::size_t named = named_parts(row_of(node.kind)); named != 0; --named) {
-    at = end_of(program, at);
-  }
-  std::vector<std::size_t> keys;
-  for (std::uint32_t i = 0; i < node.size; ++i) {
-    keys.push_back(at);
-    at = end_of(program, at);
-    at = is_set(node) ? at : end_of(program, at);
-  }
-  return keys;
-}
 
 // The first key of one that is no key of the other; the number of nodes if there is
 // none. What is no value counts as in both.
@@ -366,9 +342,26 @@ bool append(const Owned& list, const Owned& item) {
   return list && item && PyList_Append(list.get(), item.get()) == 0;
 }
 
-// The path of what a reader would say has changed: of a key, what has it.
+// The path of what a reader would say has changed: of a key, what has it; of what an
+// object is made from, the object.
 Owned place_of(const Program& program, const char* root, std::size_t index) {
-  return path(program, root, holder_of_key(program, index));
+  std::size_t place = holder_of_key(program, index);
+  Route route(program);
+  route.advance_to(place);
+  const std::vector<Way>& ways = route.ways();
+  for (std::size_t i = 0; i < ways.size(); ++i) {
+    const Node& node = program.nodes[ways[i].node];
+    if (node.kind != Kind::Reduce) {
+      continue;
+    }
+    std::size_t next = i + 1 < ways.size() ? ways[i + 1].node : place;
+    std::uint32_t part = reduce_part(node, ways[i].part);
+    bool is_attribute = part == kState && program.nodes[next].kind == Kind::Dict;
+    if (!is_attribute && part != kListItems && part != kDictItems) {
+      return path(program, root, ways[i].node);
+    }
+  }
+  return path(program, root, place);
 }
 
 // Whether a class computes an attribute once and keeps it: nothing is lost with it.
@@ -378,29 +371,42 @@ bool is_cached_property(PyTypeObject* type, PyObject* name) {
          std::string_view(Py_TYPE(found)->tp_name).ends_with("cached_property");
 }
 
-// The paths of the attributes that an instance has got. False with an exception set on
-// failure.
-bool append_new_attributes(const Program& before, const Program& after,
-                           const Differing& parts, const Owned& list) {
+// Appends a path that is not there yet. False with an exception set on failure.
+bool append_path(const Owned& list, const Owned& text) {
+  int known = list && text ? PySequence_Contains(list.get(), text.get()) : -1;
+  return known == 1 || (known == 0 && append(list, text));
+}
+
+// The paths of the attributes that an instance has got, and of itself if it has lost
+// some. False with an exception set on failure.
+bool append_attributes(const Program& before, const Program& after,
+                       const Differing& parts, const Owned& list) {
   Owned where = path(before, "", parts.before);
+  std::vector<std::size_t> known = keys_of(before, parts.before);
+  std::size_t kept = 0;
   for (std::size_t key : keys_of(after, parts.now)) {
     const Node& name = after.nodes[key];
-    std::vector<std::size_t> known = keys_of(before, parts.before);
-    bool is_new = std::none_of(known.begin(), known.end(), [&](std::size_t other) {
+    bool is_known = std::any_of(known.begin(), known.end(), [&](std::size_t other) {
       return before.nodes[other].kind == name.kind &&
              same_value(name.kind, before.nodes[other].object, name.object);
     });
-    if (!is_new || is_cached_property(after.nodes[parts.now].plan->type, name.object)) {
+    kept += is_known ? 1U : 0U;
+    if (is_known ||
+        is_cached_property(after.nodes[parts.now].plan->type, name.object)) {
       continue;
     }
     Owned text = Owned::steal(
         where ? PyUnicode_FromFormat("%U.%S", where.get(), name.object) : nullptr);
-    if (!append(list, text)) {
+    if (!append_path(list, text)) {
       return false;
     }
   }
-  return static_cast<bool>(where);
+  return where && (kept == known.size() || append_path(list, where));
 }
+
+// How many paths of lost changes a reader wants to see, and one that says there are
+// more.
+constexpr Py_ssize_t kMostLost = 6;
 
 }  // namespace
 
@@ -442,13 +448,15 @@ Owned lost_changes(const Skeleton* before, PyObject* const* leaves, PyObject* re
   for (const Differing& parts : found) {
     const Node& x = call.nodes[parts.before];
     const Node& y = now.nodes[parts.now];
-    if (x.kind == Kind::Instance && y.kind == Kind::Instance && x.plan == y.plan &&
-        x.size < y.size) {
-      if (!append_new_attributes(call, now, parts, list)) {
-        return {};
-      }
-    } else if (!append(list, place_of(call, before->root, parts.before))) {
+    bool is_one_class =
+        x.kind == Kind::Instance && y.kind == Kind::Instance && x.plan == y.plan;
+    if (!(is_one_class
+              ? append_attributes(call, now, parts, list)
+              : append_path(list, place_of(call, before->root, parts.before)))) {
       return {};
+    }
+    if (PyList_GET_SIZE(list.get()) >= kMostLost) {
+      break;
     }
   }
   return list;
@@ -461,7 +469,7 @@ std::size_t distance(const Skeleton* first, const Skeleton* second) {
   std::size_t differ = 0;
   for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
     if (a[i].kind != b[i].kind || (a[i].size != b[i].size && !is_value(a[i].kind))) {
-      return 2 * most - i;
+      return differ + 2 * most - i;
     }
     if (is_value(a[i].kind) && !same_value(a[i].kind, a[i].object, b[i].object)) {
       ++differ;

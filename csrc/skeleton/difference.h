@@ -18,9 +18,9 @@ Owned difference(Skeleton* before, Skeleton* now);
 // Python.
 Owned differences(const Skeleton* before, const Skeleton* now, std::size_t most);
 
-// The paths of what a function has changed in its arguments and not returned: a new
-// list, or nothing with an exception set on failure. `leaves` are those that it was
-// called with. Runs Python.
+// The paths of what a function has changed in its arguments and not returned, the first
+// few of them: a new list, or nothing with an exception set on failure. `leaves` are
+// those that it was called with. Runs Python.
 Owned lost_changes(const Skeleton* before, PyObject* const* leaves, PyObject* result,
                    CallView& after);
 // The same as the first of them has it, without what the other has:

@@ -280,6 +280,7 @@ class Flattener {
   // Of a result: the call, and what may come back from it -> its number.
   Skeleton* call_ = nullptr;
   PointerMap inputs_;
+  std::vector<bool> traced_inputs_;
   PointerMap input_functions_;
   PointerMap consumed_;  // lazy iterators -> their place in `over_results_`
   std::vector<PyObject*> over_results_;
@@ -361,6 +362,11 @@ bool Flattener::result(PyObject* object, Skeleton* call, PyObject* inputs) {
       program_.withheld.push_back(number);
     } else {
       inputs_.get_or_insert(input, number, inserted);
+    }
+  }
+  for (const Node& node : call->program.nodes) {
+    if (autojit::is_leaf(node.kind)) {
+      traced_inputs_.push_back(node.kind == Kind::Traced);
     }
   }
   const OwnedVector& functions = call->program.functions;
@@ -859,7 +865,7 @@ bool Flattener::leaf(PyObject* object) {
   }
   ++mutables_;
   if (const std::uint32_t* input = inputs_.find(object); input != nullptr) {
-    emit(Kind::Forward, *input, nullptr, kLeaf);
+    emit(Kind::Forward, *input, nullptr, traced_inputs_[*input] ? kTraced : kLeaf);
     return true;
   }
   emit(Kind::Leaf, 0, nullptr);

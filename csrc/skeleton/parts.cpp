@@ -1,81 +1,240 @@
 #include "skeleton/parts.h"
 
+#include <algorithm>
+#include <cstdint>
+#include <unordered_map>
 #include <unordered_set>
 
+#include "objects/values.h"
+#include "python/recursion.h"
 #include "skeleton/compare.h"
 
 namespace autojit {
 
 namespace {
 
-// Goes through both programs.
+// How many leaves stand before each node, and before the end.
+std::vector<std::uint32_t> leaves_before(const Program& program) {
+  std::vector<std::uint32_t> before;
+  before.reserve(program.nodes.size() + 1);
+  std::uint32_t count = 0;
+  for (const Node& node : program.nodes) {
+    before.push_back(count);
+    count += is_leaf(node.kind) ? 1U : 0U;
+  }
+  before.push_back(count);
+  return before;
+}
+
+// Parts of one program in a row.
+struct Range {
+  std::size_t at;
+  std::size_t end;
+};
+
 class Comparison {
  public:
-  Comparison(const Program& a, const Program& b, const Returned* returned)
-      : a_(a), b_(b), returned_(returned), slot_in_b_(a.slots + 1) {
+  Comparison(const Program& a, const Program& b, const Returned* returned,
+             std::size_t most, std::vector<Differing>& found)
+      : a_(a),
+        b_(b),
+        returned_(returned),
+        most_(most),
+        found_(found),
+        slot_in_b_(a.slots + 1) {
     if (returned == nullptr) {
       return;
     }
+    leaf_in_a_ = leaves_before(a);
+    leaf_in_b_ = leaves_before(b);
     definers_.resize(b.slots + 1);
     for (std::size_t i = 0; i < b.nodes.size(); ++i) {
-      if (has_slot(b.nodes[i])) {
-        definers_[b.nodes[i].extra] = i;
+      const Node& node = b.nodes[i];
+      if (has_slot(node)) {
+        definers_[node.extra] = i;
       }
-      if (i < returned->end && is_leaf(b.nodes[i].kind)) {
-        returned_leaves_.insert(returned->leaves_now[leaf_of_b_++]);
+      if (i < returned->end && is_leaf(node.kind)) {
+        returned_leaves_.insert(returned->leaves_now[leaf_in_b_[i]]);
+      } else if (i < returned->end && can_be_returned(node)) {
+        returned_values_.emplace(hash_value(node.kind, node.object), &node);
       }
     }
-    j_ = returned->end;
   }
 
-  bool is_done() const { return i_ == a_.nodes.size() || j_ == b_.nodes.size(); }
-  // 1 if the next parts differ, which are then passed over, 0, or -1 with an exception
-  // set.
-  int differ(Differing& parts) {
-    parts = {i_, j_};
-    int same = pass_if_same();
-    if (same == 0) {
-      skip_in_a();
-      skip_in_b();
-    }
-    return same < 0 ? -1 : 1 - same;
+  // False with an exception set on failure.
+  bool run() {
+    return parts({0, a_.nodes.size()},
+                 {returned_ != nullptr ? returned_->end : 0, b_.nodes.size()});
   }
 
  private:
-  // Past the first node of each if these are the same, or need not be looked at.
-  int pass_if_same() {
-    const Node& x = a_.nodes[i_];
-    const Node& y = b_.nodes[j_];
-    if (returned_ != nullptr) {
-      if (y.kind == Kind::Ref && definers_[y.size] < returned_->end) {
-        skip_in_a();
-        ++j_;
-        return 1;
+  static bool can_be_returned(const Node& node) {
+    return is_value(node.kind) && node.kind != Kind::Identity &&
+           node.kind != Kind::Function;
+  }
+
+  bool parts(Range x, Range y) {
+    const python::Level level;
+    if (!level.entered()) {
+      return false;
+    }
+    while (x.at < x.end && y.at < y.end && found_.size() < most_) {
+      int same = pass_if_same(x, y);
+      if (same < 0) {
+        return false;
       }
-      // What can't be taken apart any more may not have changed.
-      if (is_handed_through(x) || y.kind == Kind::Opaque ||
-          (x.kind == Kind::Ref && y.kind != Kind::Ref)) {
-        skip_in_a();
-        skip_in_b();
-        return 1;
+      if (same == 0) {
+        found_.push_back({x.at, y.at});
+        x.at = end_of(a_, x.at);
+        y.at = end_of(b_, y.at);
       }
     }
-    int same = is_same(x, y);
+    return true;
+  }
+
+  // Past the first node of each if these are the same, and past all of it if it need
+  // not be looked at, or was. 1, 0 if they differ, or -1 with an exception set.
+  int pass_if_same(Range& x, Range& y) {
+    const Node& a = a_.nodes[x.at];
+    const Node& b = b_.nodes[y.at];
+    if (returned_ != nullptr && is_kept(a, y.at)) {
+      x.at = end_of(a_, x.at);
+      y.at = end_of(b_, y.at);
+      return 1;
+    }
+    if (a.kind == b.kind && has_pairs(a) && has_slot(a)) {
+      slot_in_b_[a.extra] = b.extra;
+    }
+    if (a.kind == b.kind && has_pairs(a) && !is_in_order(x.at, y.at)) {
+      return by_key(x, y);
+    }
+    int same = is_same(x.at, y.at);
     if (same == 1) {
-      if (has_slot(x)) {
-        slot_in_b_[x.extra] = y.extra;
+      if (has_slot(a)) {
+        slot_in_b_[a.extra] = b.extra;
       }
-      leaf_of_a_ += is_leaf(x.kind) ? 1U : 0U;
-      leaf_of_b_ += is_leaf(y.kind) ? 1U : 0U;
-      ++i_;
-      ++j_;
+      ++x.at;
+      ++y.at;
     }
     return same;
   }
 
-  int is_same(const Node& x, const Node& y) const {
+  // Whether what stands in the second program is not lost: it is what was returned, or
+  // the caller's own. What can't be taken apart any more may not have changed.
+  bool is_kept(const Node& a, std::size_t y) const {
+    const Node& b = b_.nodes[y];
+    return (b.kind == Kind::Ref && definers_[b.size] < returned_->end) ||
+           is_handed_through(a) || b.kind == Kind::Opaque ||
+           (a.kind == Kind::Ref && b.kind != Kind::Ref) ||
+           (can_be_returned(b) && is_returned(b)) ||
+           ((b.kind == Kind::Tuple || b.kind == Kind::NamedTuple) &&
+            is_returned_whole(y));
+  }
+
+  bool is_returned(const Node& value) const {
+    auto [begin, end] =
+        returned_values_.equal_range(hash_value(value.kind, value.object));
+    return std::any_of(begin, end, [&](const auto& entry) {
+      return entry.second->kind == value.kind &&
+             same_value(value.kind, entry.second->object, value.object);
+    });
+  }
+
+  // The same for all arrays and values in a tuple.
+  bool is_returned_whole(std::size_t y) const {
+    for (std::size_t end = end_of(b_, y); y < end; ++y) {
+      const Node& node = b_.nodes[y];
+      bool is_lost =
+          is_leaf(node.kind)
+              ? !returned_leaves_.contains(returned_->leaves_now[leaf_in_b_[y]])
+              : !(can_be_returned(node) && is_returned(node)) &&
+                    node.kind != Kind::Tuple && node.kind != Kind::NamedTuple;
+      if (is_lost) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  // Whether two nodes with pairs have the same keys in one order, as far as these are
+  // values.
+  bool is_in_order(std::size_t x, std::size_t y) const {
+    if (a_.nodes[x].size != b_.nodes[y].size) {
+      return false;
+    }
+    std::vector<std::size_t> ours = keys_of(a_, x);
+    std::vector<std::size_t> theirs = keys_of(b_, y);
+    return std::equal(ours.begin(), ours.end(), theirs.begin(),
+                      [this](std::size_t i, std::size_t j) { return is_key(i, j); });
+  }
+
+  bool is_key(std::size_t i, std::size_t j) const {
+    const Node& a = a_.nodes[i];
+    const Node& b = b_.nodes[j];
+    return a.kind == b.kind &&
+           (!is_value(a.kind) || same_value(a.kind, a.object, b.object));
+  }
+
+  // Two nodes whose keys differ or stand in another order: what is in both is compared.
+  int by_key(Range& x, Range& y) {
+    int same = same_but_for_slots_and_size(x.at, y.at);
+    if (same != 1) {
+      return same;
+    }
+    const Differing heads{x.at, y.at};
+    std::vector<std::size_t> ours = keys_of(a_, x.at);
+    std::vector<std::size_t> theirs = keys_of(b_, y.at);
+    std::unordered_multimap<std::uint64_t, std::size_t> by_hash;
+    for (std::size_t key : theirs) {
+      by_hash.emplace(hash_of_key(b_.nodes[key]), key);
+    }
+    std::size_t shared = 0;
+    std::vector<Differing> values;
+    for (std::size_t key : ours) {
+      auto [begin, end] = by_hash.equal_range(hash_of_key(a_.nodes[key]));
+      auto found = std::find_if(
+          begin, end, [&](const auto& entry) { return is_key(key, entry.second); });
+      if (found != end) {
+        values.push_back({end_of(a_, key), end_of(b_, found->second)});
+        by_hash.erase(found);
+        ++shared;
+      }
+    }
+    // Without `returned` one place is enough to say that there are other keys.
+    bool has_other_keys = shared != ours.size() || shared != theirs.size();
+    if (has_other_keys) {
+      found_.push_back(heads);
+    }
+    if (!has_other_keys || returned_ != nullptr) {
+      for (const Differing& value : values) {
+        if (!parts({value.before, end_of(a_, value.before)},
+                   {value.now, end_of(b_, value.now)})) {
+          return -1;
+        }
+      }
+    }
+    x.at = end_of(a_, heads.before);
+    y.at = end_of(b_, heads.now);
+    return 1;
+  }
+
+  static std::uint64_t hash_of_key(const Node& key) {
+    return is_value(key.kind) && key.kind != Kind::Function
+               ? hash_value(key.kind, key.object)
+               : static_cast<std::uint64_t>(key.kind);
+  }
+
+  int same_but_for_slots_and_size(std::size_t x, std::size_t y) const {
+    Node a = a_.nodes[x];  // a copy that owns nothing
+    a.size = b_.nodes[y].size;
+    return same_but_for_slots(a_, a, b_, b_.nodes[y]);
+  }
+
+  int is_same(std::size_t i, std::size_t j) const {
+    const Node& x = a_.nodes[i];
+    const Node& y = b_.nodes[j];
     if (is_leaf(x.kind) && is_leaf(y.kind)) {
-      return returned_ == nullptr || is_same_leaf() ? 1 : 0;
+      return returned_ == nullptr || is_same_leaf(i, j) ? 1 : 0;
     }
     if (x.kind != y.kind) {
       return 0;
@@ -95,30 +254,24 @@ class Comparison {
     }
   }
 
-  bool is_same_leaf() const {
-    PyObject* now = returned_->leaves_now[leaf_of_b_];
-    return now == returned_->leaves_before[leaf_of_a_] ||
+  bool is_same_leaf(std::size_t i, std::size_t j) const {
+    PyObject* now = returned_->leaves_now[leaf_in_b_[j]];
+    return now == returned_->leaves_before[leaf_in_a_[i]] ||
            returned_leaves_.contains(now);
   }
-
-  static void skip(const Program& program, std::size_t& at, std::size_t& leaf) {
-    for (std::size_t end = end_of(program, at); at < end; ++at) {
-      leaf += is_leaf(program.nodes[at].kind) ? 1U : 0U;
-    }
-  }
-  void skip_in_a() { skip(a_, i_, leaf_of_a_); }
-  void skip_in_b() { skip(b_, j_, leaf_of_b_); }
 
   const Program& a_;
   const Program& b_;
   const Returned* returned_;
+  std::size_t most_;
+  std::vector<Differing>& found_;
   std::vector<std::uint32_t> slot_in_b_;  // by that in `a_`
-  std::vector<std::size_t> definers_;     // by the slot in `b_`
+  // The rest is there if something was returned.
+  std::vector<std::uint32_t> leaf_in_a_;
+  std::vector<std::uint32_t> leaf_in_b_;
+  std::vector<std::size_t> definers_;  // by the slot in `b_`
   std::unordered_set<PyObject*> returned_leaves_;
-  std::size_t i_ = 0;
-  std::size_t j_ = 0;
-  std::size_t leaf_of_a_ = 0;
-  std::size_t leaf_of_b_ = 0;
+  std::unordered_multimap<std::uint64_t, const Node*> returned_values_;
 };
 
 }  // namespace
@@ -126,18 +279,7 @@ class Comparison {
 bool differing_parts(const Program& before, const Program& now,
                      const Returned* returned, std::size_t most,
                      std::vector<Differing>& found) {
-  Comparison comparison(before, now, returned);
-  while (!comparison.is_done() && found.size() < most) {
-    Differing parts{};
-    int differ = comparison.differ(parts);
-    if (differ < 0) {
-      return false;
-    }
-    if (differ == 1) {
-      found.push_back(parts);
-    }
-  }
-  return true;
+  return Comparison(before, now, returned, most, found).run();
 }
 
 }  // namespace autojit

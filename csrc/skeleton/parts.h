@@ -22,10 +22,10 @@ struct Returned {
   const OwnedVector& leaves_now;
 };
 
-// The first parts that differ, at most so many. Without `returned`, arrays don't
-// differ, and functions only in their code; with it, arrays differ if they are not
-// identical, and what is handed through whole does not. False with an exception set on
-// failure. May run Python.
+// The first parts that differ, at most so many. Keys and attributes may stand in
+// another order. Without `returned`, arrays don't differ, and functions only in their
+// code; with it, arrays differ if they are not identical, and what is handed through
+// whole does not. False with an exception set on failure. May run Python.
 bool differing_parts(const Program& before, const Program& now,
                      const Returned* returned, std::size_t most,
                      std::vector<Differing>& found);

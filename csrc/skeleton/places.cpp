@@ -1,12 +1,14 @@
 #include "skeleton/places.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <utility>
 
 #include "objects/reduction.h"
 #include "objects/values.h"
 #include "python/numpy.h"
 #include "skeleton/closures.h"
-#include "skeleton/compare.h"
+#include "skeleton/parts.h"
 #include "skeleton/route.h"
 
 namespace autojit {
@@ -72,6 +74,9 @@ bool is_open(const Program& program, const std::vector<Way>& ways, const Node& p
       return reduce_part(node, way.part) == kListItems ||
              reduce_part(node, way.part) == kDictItems;
     case Step::Index:
+      if (is_pair(program, ways, ways.size() - 1)) {
+        return way.part == 1;
+      }
       return ways.size() < 2 || !is_state(program, ways[ways.size() - 2]) ||
              part.kind == Kind::Dict;
     default:
@@ -237,10 +242,14 @@ std::unique_ptr<Places> places_of(PyObject* traced) {
   for (Py_ssize_t i = 0; !places->learns() && i < PyTuple_GET_SIZE(traced); ++i) {
     PyObject* leads_to = PyTuple_GET_ITEM(PyTuple_GET_ITEM(traced, i), 1);
     for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(leads_to); ++k) {
-      places->at(steps_of(PyTuple_GET_ITEM(leads_to, k))).status = Status::Below;
+      Steps steps = steps_of(PyTuple_GET_ITEM(leads_to, k));
+      if (steps.empty()) {
+        return nullptr;
+      }
+      places->at(steps).status = Status::Below;
     }
   }
-  return PyErr_Occurred() == nullptr ? std::move(places) : nullptr;
+  return places;
 }
 
 bool trace_at(const Places& places, Program& program, OwnedVector& leaves) {
@@ -287,30 +296,24 @@ bool trace_at(const Places& places, Program& program, OwnedVector& leaves) {
 int learn(Places& places, Skeleton* before, Skeleton* now) {
   const Program& a = before->program;
   const Program& b = now->program;
-  if (a.nodes.size() != b.nodes.size()) {
-    return 0;
+  std::vector<Differing> found;
+  if (!differing_parts(a, b, nullptr, SIZE_MAX, found)) {
+    return -1;
   }
   std::vector<bool> changed(b.nodes.size());
-  bool differ = false;
-  for (std::size_t i = 0; i < b.nodes.size(); ++i) {
-    const Node& x = a.nodes[i];
-    const Node& y = b.nodes[i];
-    bool was_number = is_number(x, places.bits());
-    if (y.kind == Kind::Traced && (was_number || is_leaf(x.kind))) {
-      continue;
+  for (const Differing& parts : found) {
+    const Node& x = a.nodes[parts.before];
+    const Node& y = b.nodes[parts.now];
+    if (!is_number(x, places.bits()) ||
+        !(y.kind == Kind::Traced || is_number(y, places.bits()))) {
+      return 0;
     }
-    if (was_number && is_number(y, places.bits())) {
-      bool are_arrays = x.kind == Kind::NumpyArray && y.kind == Kind::NumpyArray;
-      changed[i] = are_arrays
-                       ? numpy::same(x.object, y.object) != 1
-                       : x.kind != y.kind || !same_value(x.kind, x.object, y.object);
-      continue;
-    }
-    if (int same = same_at(a, b, i, differ); same != 1) {
-      return same;
-    }
+    changed[parts.now] = y.kind != Kind::Traced;
   }
-  if (differ) {
+  if (a.functions.size() != b.functions.size()) {
+    return 0;
+  }
+  if (!std::equal(a.functions.begin(), a.functions.end(), b.functions.begin())) {
     if (int same = same_functions(before, now); same != 1) {
       return same;
     }

@@ -59,7 +59,8 @@ Steps steps_of(PyObject* steps);
 // key).
 bool trace_at(const Places& places, Program& program, OwnedVector& leaves);
 
-// Learns from two calls that differ in numbers, and in nothing else: their places are
+// Learns from two calls that differ in numbers, and in nothing else but the order of
+// keys: their places are
 // traced from now on. 1 if there are such places, 0, or -1 with an exception set. May
 // run Python.
 int learn(Places& places, Skeleton* before, Skeleton* now);

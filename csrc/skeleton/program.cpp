@@ -42,6 +42,21 @@ std::size_t end_of(const Program& program, std::size_t index) {
   return index;
 }
 
+std::vector<std::size_t> keys_of(const Program& program, std::size_t index) {
+  const Node& node = program.nodes[index];
+  std::size_t at = index + (has_extent(node) ? 2U : 1U);
+  for (std::size_t named = named_parts(row_of(node.kind)); named != 0; --named) {
+    at = end_of(program, at);
+  }
+  std::vector<std::size_t> keys;
+  for (std::uint32_t i = 0; i < node.size; ++i) {
+    keys.push_back(at);
+    at = end_of(program, at);
+    at = is_set(node) ? at : end_of(program, at);
+  }
+  return keys;
+}
+
 std::size_t payload_bytes(const Node& node) {
   switch (node.kind) {
     case Kind::Bytes:

@@ -37,6 +37,7 @@ inline constexpr std::size_t kInOrder = SIZE_MAX;
 // Where a Forward comes from.
 enum Source : std::uint32_t {
   kLeaf,      // leaf `size` of the call
+  kTraced,    // the same, which may be a number or a numpy array
   kFunction,  // function `size` of the call
   kWhole,     // what was handed through whole at node `size` of the call
 };
@@ -163,6 +164,17 @@ class Program {
 std::size_t parts_of(const Program& program, const Node& node);
 // The node after all that belongs to this one.
 std::size_t end_of(const Program& program, std::size_t index);
+// Whether the parts of a node are pairs of a key and a value, at least the first ones.
+inline bool has_pairs(const Node& node) {
+  Size size = row_of(node.kind).size;
+  return size == Size::Pairs || size == Size::Attributes;
+}
+inline bool is_set(const Node& node) {
+  return node.kind == Kind::Set || node.kind == Kind::FrozenSet;
+}
+// The nodes of the keys of a dict, of the names of an instance's attributes, or of the
+// elements of a set.
+std::vector<std::size_t> keys_of(const Program& program, std::size_t index);
 // How many bytes of static data a node keeps, beside itself.
 std::size_t payload_bytes(const Node& node);
 

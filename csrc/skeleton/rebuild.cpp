@@ -379,7 +379,7 @@ PyObject* Rebuilder::forwarded_leaf(std::uint32_t leaf) const {
 
 // Borrowed; nullptr with an exception set on failure.
 PyObject* Rebuilder::forwarded(const Node& head) const {
-  if (head.extra == kLeaf) {
+  if (head.extra == kLeaf || head.extra == kTraced) {
     return forwarded_leaf(head.size);
   }
   if (head.extra == kFunction) {
@@ -454,8 +454,14 @@ PyObject* Rebuilder::node() {
                                                      PyBytes_GET_SIZE(head.object)));
     case Kind::NumpyArray:
       return met(head, numpy::copy_of(head.object));
-    case Kind::Forward:
-      return inputs_ != nullptr ? Py_XNewRef(forwarded(head)) : damaged();
+    case Kind::Forward: {
+      PyObject* object = inputs_ != nullptr ? forwarded(head) : damaged();
+      // A number comes back as it is; a numpy array would be the caller's own.
+      bool is_callers =
+          object != nullptr && head.extra == kTraced && numpy::is_array(object);
+      return is_callers ? PyObject_CallOneArg(config.to_array, object)
+                        : Py_XNewRef(object);
+    }
     case Kind::Stateless: {
       const TypePlan* plan = find_plan(Py_TYPE(head.object));
       if (head.size == 1 && plan != nullptr && plan->kind == Kind::Instance) {

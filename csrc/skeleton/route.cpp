@@ -50,6 +50,21 @@ std::string text_of(PyObject* object, PyObject* (*how)(PyObject*)) {
 
 namespace {
 
+// Whether a way goes on into the pairs of a reduction.
+bool is_into_pairs(const Program& program, const Way& way) {
+  const Node& node = program.nodes[way.node];
+  return node.kind == Kind::Reduce && reduce_part(node, way.part) == kDictItems;
+}
+
+}  // namespace
+
+bool is_pair(const Program& program, const std::vector<Way>& ways, std::size_t step) {
+  return step > 1 && is_into_pairs(program, ways[step - 2]) &&
+         program.nodes[ways[step].node].kind == Kind::Tuple;
+}
+
+namespace {
+
 std::string index_text(std::size_t index) { return "[" + std::to_string(index) + "]"; }
 
 std::string key_text(const Node& key) {
@@ -132,7 +147,14 @@ std::string step_text(const Program& program, const std::vector<Way>& ways,
       if (node.kind == Kind::Closure) {
         return part_of_function(program, way);
       }
-      return node.kind == Kind::Cell ? "" : index_text(part);
+      if (is_pair(program, ways, step)) {
+        return part == 0 ? ".keys()"
+                         : "[" + key_text(program.nodes[way.node + 1]) + "]";
+      }
+      return node.kind == Kind::Cell ||
+                     (step > 0 && is_into_pairs(program, ways[step - 1]))
+                 ? ""
+                 : index_text(part);
     case Step::Element:
       return ".elements" + index_text(part);
     case Step::Field:

@@ -44,6 +44,9 @@ std::string step_text(const Program& program, const std::vector<Way>& ways,
 // exception that is no refusal stays set.
 std::string text_of(PyObject* object, PyObject* (*how)(PyObject*));
 
+// Whether a step of a way is one into a pair of a key and a value that a reduction has.
+bool is_pair(const Program& program, const std::vector<Way>& ways, std::size_t step);
+
 // The number of the part of a reduction that is there as number `part`.
 std::uint32_t reduce_part(const Node& node, std::size_t part);
 

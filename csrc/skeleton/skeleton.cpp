@@ -355,13 +355,15 @@ PyObject* skeleton_diff(PyObject* self, PyObject* other) {
   return difference(as_skeleton(self), as_skeleton(other)).release();
 }
 
-// More than one are as good as any number.
+// More are as good as any number.
+constexpr std::size_t kMostDifferences = 5;
+
 PyObject* skeleton_differences(PyObject* self, PyObject* other) {
   if (!Py_IS_TYPE(other, &SkeletonType)) {
     PyErr_SetString(PyExc_TypeError, "another skeleton is needed");
     return nullptr;
   }
-  return differences(as_skeleton(self), as_skeleton(other), 2).release();
+  return differences(as_skeleton(self), as_skeleton(other), kMostDifferences).release();
 }
 
 // What a function has changed in its arguments, which are now those of `args`.
@@ -439,7 +441,7 @@ PyMethodDef skeleton_methods[] = {
     {"_differences", guarded<skeleton_differences>, METH_O,
      "_differences($self, other, /)\n--\n\nList the parts of another skeleton that "
      "differ, each with its path, and the texts of what stood and stands there: at "
-     "most two. Functions differ in their code only."},
+     "most five. Functions differ in their code only."},
     {"_lost", guarded<skeleton_lost>, METH_VARARGS,
      "_lost($self, leaves, result, fun, args, kwargs, /)\n--\n\nList the paths of "
      "what a function has changed in the arguments of a call, and not returned.\n\n"

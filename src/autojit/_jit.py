@@ -398,6 +398,7 @@ _core.configure(
     set_state=set_state,
     arrays_differ=arrays_differ,
     specialize=specialize,
+    to_array=jax.numpy.array,
     settings=settings,
     stage=stage,
     explain=explain,
