@@ -10,6 +10,7 @@ from typing import Any
 
 from autojit import _core
 from autojit._explain import Shapes, caller
+from autojit._traced import AUTO, can_be_traced
 
 _MOST_COMPARED = 64
 _MOST_SHOWN = 5
@@ -45,6 +46,7 @@ def warn_of_retraces(
     shapes: Shapes,
     function: str,
     most: int,
+    traced: object,
 ) -> None:
     """Warn if the traces of a function differ in one place only, when they are many.
 
@@ -60,6 +62,8 @@ def warn_of_retraces(
         What a reader calls the function.
     most : int
         How many are many.
+    traced : object
+        The option.
     """
     skeleton = specialization.skeleton
     before: dict[str, list[tuple[str, str]]] = {}
@@ -81,7 +85,7 @@ def warn_of_retraces(
             shown = ", ".join(texts[-_MOST_SHOWN:])
             if len(texts) > _MOST_SHOWN:
                 shown = f"..., {shown}"
-            advice = _what_to_do(path, changes[0][1], specialization, shapes)
+            advice = _what_to_do(path, changes[0][1], specialization, shapes, traced)
             _warn(
                 f"{function} has been traced and compiled {most} times, for calls that "
                 f"differ in {path} alone: {shown}. {advice} (The option "
@@ -108,7 +112,9 @@ def _only_difference(
 _NUMBER = re.compile(r"-?[\d.]|-?(nan|inf)\b|\(?-?[\d.]+[-+][\d.]+j|np\.\w+\(")
 
 
-def _what_to_do(path: str, text: str, specialization: Any, shapes: Shapes) -> str:
+def _what_to_do(
+    path: str, text: str, specialization: Any, shapes: Shapes, traced: object
+) -> str:
     if shapes.seen:
         return (
             "JAX compiles a program for each shape and dtype: pad the arrays, so that "
@@ -116,14 +122,13 @@ def _what_to_do(path: str, text: str, specialization: Any, shapes: Shapes) -> st
         )
     if path in specialization.by_value:
         return "The function needs the value, so that it can't be traced."
-    if text.startswith("a numpy array"):
+    is_array = text.startswith("a numpy array")
+    is_number = is_array or _NUMBER.match(text) is not None
+    # With "auto", all that can be traced would be by now.
+    if is_number and traced != AUTO and can_be_traced(path, specialization.skeleton):
+        what = "numpy array" if is_array else "number"
         return (
-            "A numpy array is static, as all that is no jax.Array: pass it through "
-            f'jnp.asarray, or trace it by traced="{path}" or traced="auto".'
-        )
-    if _NUMBER.match(text):
-        return (
-            "A number is static, as all that is no jax.Array: pass it through "
+            f"A {what} is static, as all that is no jax.Array: pass it through "
             f'jnp.asarray, or trace it by traced="{path}" or traced="auto".'
         )
     return (

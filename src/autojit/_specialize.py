@@ -248,7 +248,12 @@ def specialize(
         _explain.begin(specialization, leaves, about.shapes, about.full_name)
         if most_traces is not None:
             warn_of_retraces(
-                specialization, leaves, about.shapes, about.full_name, most_traces
+                specialization,
+                leaves,
+                about.shapes,
+                about.full_name,
+                most_traces,
+                traced,
             )
         skeleton = specialization.begin(own_fun)
         if type(traced) is tuple and not specialization.others():

@@ -141,6 +141,28 @@ def check_places(skeleton: _core.Skeleton, places: Places) -> None:
             )
 
 
+def can_be_traced(path: str, skeleton: _core.Skeleton) -> bool:
+    """Tell whether the option `traced` takes a path, as a message has it.
+
+    Parameters
+    ----------
+    path : str
+        Of a number or numpy array.
+    skeleton : Skeleton
+        Of the call.
+
+    Returns
+    -------
+    bool
+        False for what stays static, such as what a function or a range holds, or an
+        object is constructed from.
+    """
+    try:
+        return skeleton._leads(_leads_to(path, [], None)[0])
+    except ValueError:  # it goes through a call
+        return False
+
+
 def values_needed(error: Exception, skeleton: _core.Skeleton) -> tuple[int, ...]:
     """Tell of which leaves a function may need the values, since it has failed.
 

@@ -1,6 +1,7 @@
 """What a user is warned of: traces without end, and changes that are lost."""
 
 import dataclasses
+import fractions
 import functools
 import warnings
 from typing import Any
@@ -112,6 +113,75 @@ def test_advice_helps():
     g = autojit.jit(lambda x, state: x * state.step, traced=traced)
     assert calls(g, [(X, State(X, i)) for i in range(8)]) == []
     assert g.cache_info().traces == 1
+
+
+def numbers_of(i):
+    return lambda: i
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        numbers_of,
+        lambda i: lambda number=i: number,
+        range,
+        slice,
+        lambda i: fractions.Fraction(i, 7),
+        lambda i: np.array([i, "text"], dtype=object),
+    ],
+)
+def test_no_advice_that_does_not_help(make):
+    """Numbers in these stay static, whatever the option says."""
+    f = autojit.jit(lambda x, arg: x)
+    (text,) = calls(f, [(X, make(i)) for i in range(8)])
+    assert "alone: 0, 1, 2, 3." in text or "alone: 1, 2, 3, 4." in text
+    assert "traced" not in text.partition("alone: ")[2]
+    assert "make it once" in text
+
+
+@pytest.mark.parametrize("make", [lambda i: {i}, lambda i: {i: 1}, lambda i: 2**40 + i])
+def test_no_advice_that_was_taken(make):
+    f = autojit.jit(lambda x, arg: x, traced="auto")
+    (text,) = calls(f, [(X, make(i)) for i in range(8)])
+    assert "traced" not in text.partition("alone: ")[2]
+
+
+@pytest.mark.parametrize(
+    ("make", "path"),
+    [
+        (lambda i: {"a": [i]}, "args[1]['a'][0]"),
+        (lambda i: functools.partial(len, i), "args[1].args[0]"),
+        (lambda i: State(X, i).__eq__, "args[1].__self__.step"),
+        (lambda i: np.int32(i), "args[1]"),
+    ],
+)
+def test_advice_that_helps(make, path):
+    f = autojit.jit(lambda x, arg: x)
+    (text,) = calls(f, [(X, make(i)) for i in range(8)])
+    assert f'traced="{path}" or traced="auto"' in text
+    for traced in (path, "auto"):
+        f = autojit.jit(lambda x, arg: x, traced=traced)
+        assert calls(f, [(X, make(i)) for i in range(8)]) == []
+
+
+def test_advice_for_what_is_called():
+    class Counter:
+        def __init__(self, n):
+            self.n = n
+
+        def __call__(self, x):
+            return x + self.n
+
+    counter = Counter(0)
+
+    def count(**options):
+        f = autojit.jit(counter, share=False, **options)
+        for counter.n in range(8):
+            f(X)
+
+    (text,) = warned(autojit.RetraceWarning, count)
+    assert 'traced="fun.n"' in text
+    assert warned(autojit.RetraceWarning, lambda: count(traced="fun.n")) == []
 
 
 def test_where_the_call_is():
