@@ -174,7 +174,7 @@
         \doc
 
 ^autojit\._core\.Skeleton\._differences$:
-    def _differences(self, other: Skeleton, /) -> list[tuple[str, str, str]]:
+    def _differences(self, other: Skeleton, /) -> list[tuple[str, str, str, bool]]:
         \doc
 
 ^autojit\._core\.Skeleton\._lost$:

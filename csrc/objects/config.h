@@ -27,6 +27,7 @@ struct Config {
   PyObject* explain = nullptr;         // (compiled or None, skeleton, leaves, why,
                                        // skeletons traced, by value) -> str or None
   PyObject* stand_ins = nullptr;       // the class of what stands for an array there
+  PyObject* is_tracing = nullptr;      // () -> whether JAX traces in this thread
   PyObject* value_needed = nullptr;    // the exception of a trace that needs the values
                                        // of leaves, with their numbers
   PyObject* say_where = nullptr;       // (error, skeleton, compiled, leaves)
@@ -59,6 +60,7 @@ inline constexpr std::pair<const char*, PyObject * Config::*> kConfig[] = {
     {"stage", &Config::stage},
     {"explain", &Config::explain},
     {"stand_ins", &Config::stand_ins},
+    {"is_tracing", &Config::is_tracing},
     {"value_needed", &Config::value_needed},
     {"say_where", &Config::say_where},
     {"replay", &Config::replay},

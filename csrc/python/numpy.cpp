@@ -42,6 +42,10 @@ Bytes scalar_bytes(PyObject* scalar) {
 
 PyTypeObject* array_type() { return &PyArray_Type; }
 
+bool is_array_type(PyTypeObject* type) {
+  return PyType_IsSubtype(type, &PyArray_Type) != 0;
+}
+
 bool is_scalar_type(PyTypeObject* type) { return scalar_layout(type) != nullptr; }
 
 bool is_dtype_type(PyTypeObject* type) {

@@ -14,6 +14,8 @@ bool init();
 // `numpy.ndarray`.
 PyTypeObject* array_type();
 inline bool is_array(PyObject* object) { return Py_IS_TYPE(object, array_type()); }
+// Whether a class is that of arrays or derived of it.
+bool is_array_type(PyTypeObject* type);
 // How many bytes the items of an array have; 0 for anything else.
 std::size_t size_in_bytes(PyObject* object);
 // Whether the items of a `numpy.ndarray` are bytes, and no objects.

@@ -134,11 +134,8 @@ int reproduces(PyObject* object, PyObject* rebuilt) {
     // Those of dicts become iterators over lists.
     return iterates(Py_TYPE(object)) ? 1 : 0;
   }
-  // A class that says what its state is may not stand being asked for that of a copy,
-  // which lacks what it has left out.
-  Owned again =
-      has_own_state(Py_TYPE(object)) ? Owned() : Owned::steal(reduce(rebuilt));
-  if (PyErr_Occurred() != nullptr) {
+  Owned again = Owned::steal(reduce(rebuilt));
+  if (!again) {
     return -1;
   }
   if (again.get() == Py_None) {

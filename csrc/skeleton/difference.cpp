@@ -15,6 +15,7 @@
 #include "skeleton/describe.h"
 #include "skeleton/flatten.h"
 #include "skeleton/parts.h"
+#include "skeleton/places.h"
 #include "skeleton/route.h"
 
 namespace autojit {
@@ -422,8 +423,9 @@ Owned differences(const Skeleton* before, const Skeleton* now, std::size_t most)
     Owned where = place_of(b, now->root, parts.now);
     Owned was = where ? short_text_at(a, parts.before) : Owned();
     Owned is = was ? short_text_at(b, parts.now) : Owned();
-    Owned item =
-        Owned::steal(is ? PyTuple_Pack(3, where.get(), was.get(), is.get()) : nullptr);
+    PyObject* could_be = could_be_traced(b, parts.now) ? Py_True : Py_False;
+    Owned item = Owned::steal(
+        is ? PyTuple_Pack(4, where.get(), was.get(), is.get(), could_be) : nullptr);
     if (!append(list, item)) {
       return {};
     }

@@ -13,9 +13,9 @@ namespace autojit {
 // hold both.
 Owned difference(Skeleton* before, Skeleton* now);
 
-// The parts that differ, at most so many: a new list of tuples of a path, and the texts
-// of what stood and stands there; nothing with an exception set on failure. Runs
-// Python.
+// The parts that differ, at most so many: a new list of tuples of a path, the texts of
+// what stood and stands there, and whether that could be traced; nothing with an
+// exception set on failure. Runs Python.
 Owned differences(const Skeleton* before, const Skeleton* now, std::size_t most);
 
 // The paths of what a function has changed in its arguments and not returned, the first

@@ -55,8 +55,8 @@ class Comparison {
       }
       if (i < returned->end && is_leaf(node.kind)) {
         returned_leaves_.insert(returned->leaves_now[leaf_in_b_[i]]);
-      } else if (i < returned->end && can_be_returned(node)) {
-        returned_values_.emplace(hash_value(node.kind, node.object), &node);
+      } else if (i != 0 && i < returned->end && is_attribute(b, i)) {
+        returned_values_.emplace(hash_value(node.kind, node.object), i);
       }
     }
   }
@@ -68,9 +68,11 @@ class Comparison {
   }
 
  private:
-  static bool can_be_returned(const Node& node) {
+  // Whether a node is a number, text or the like under a name.
+  static bool is_attribute(const Program& program, std::size_t i) {
+    const Node& node = program.nodes[i];
     return is_value(node.kind) && node.kind != Kind::Identity &&
-           node.kind != Kind::Function;
+           node.kind != Kind::Function && program.nodes[i - 1].kind == Kind::Str;
   }
 
   bool parts(Range x, Range y) {
@@ -126,34 +128,30 @@ class Comparison {
     return (b.kind == Kind::Ref && definers_[b.size] < returned_->end) ||
            is_handed_through(a) || b.kind == Kind::Opaque ||
            (a.kind == Kind::Ref && b.kind != Kind::Ref) ||
-           (can_be_returned(b) && is_returned(b)) ||
+           (is_attribute(b_, y) && is_returned_attribute(y)) ||
            ((b.kind == Kind::Tuple || b.kind == Kind::NamedTuple) &&
             is_returned_whole(y));
   }
 
-  bool is_returned(const Node& value) const {
+  // Whether the result has the same under the same name, as a copy of an object has.
+  bool is_returned_attribute(std::size_t y) const {
+    const Node& value = b_.nodes[y];
     auto [begin, end] =
         returned_values_.equal_range(hash_value(value.kind, value.object));
     return std::any_of(begin, end, [&](const auto& entry) {
-      return entry.second->kind == value.kind &&
-             same_value(value.kind, entry.second->object, value.object);
+      return is_key(b_, entry.second, y) && is_key(b_, entry.second - 1, y - 1);
     });
   }
 
-  // The same for all arrays and values in a tuple.
+  // Whether all arrays of a tuple were returned.
   bool is_returned_whole(std::size_t y) const {
-    for (std::size_t end = end_of(b_, y); y < end; ++y) {
-      const Node& node = b_.nodes[y];
-      bool is_lost =
-          is_leaf(node.kind)
-              ? !returned_leaves_.contains(returned_->leaves_now[leaf_in_b_[y]])
-              : !(can_be_returned(node) && is_returned(node)) &&
-                    node.kind != Kind::Tuple && node.kind != Kind::NamedTuple;
-      if (is_lost) {
+    std::size_t end = end_of(b_, y);
+    for (std::uint32_t leaf = leaf_in_b_[y]; leaf < leaf_in_b_[end]; ++leaf) {
+      if (!returned_leaves_.contains(returned_->leaves_now[leaf])) {
         return false;
       }
     }
-    return true;
+    return leaf_in_b_[y] != leaf_in_b_[end];
   }
 
   // Whether two nodes with pairs have the same keys in one order, as far as these are
@@ -164,12 +162,14 @@ class Comparison {
     }
     std::vector<std::size_t> ours = keys_of(a_, x);
     std::vector<std::size_t> theirs = keys_of(b_, y);
-    return std::equal(ours.begin(), ours.end(), theirs.begin(),
-                      [this](std::size_t i, std::size_t j) { return is_key(i, j); });
+    return std::equal(
+        ours.begin(), ours.end(), theirs.begin(),
+        [this](std::size_t i, std::size_t j) { return is_key(a_, i, j); });
   }
 
-  bool is_key(std::size_t i, std::size_t j) const {
-    const Node& a = a_.nodes[i];
+  // Whether a node of a program is the value that one of `b_` is, or no value at all.
+  bool is_key(const Program& program, std::size_t i, std::size_t j) const {
+    const Node& a = program.nodes[i];
     const Node& b = b_.nodes[j];
     return a.kind == b.kind &&
            (!is_value(a.kind) || same_value(a.kind, a.object, b.object));
@@ -193,7 +193,7 @@ class Comparison {
     for (std::size_t key : ours) {
       auto [begin, end] = by_hash.equal_range(hash_of_key(a_.nodes[key]));
       auto found = std::find_if(
-          begin, end, [&](const auto& entry) { return is_key(key, entry.second); });
+          begin, end, [&](const auto& entry) { return is_key(a_, key, entry.second); });
       if (found != end) {
         values.push_back({end_of(a_, key), end_of(b_, found->second)});
         by_hash.erase(found);
@@ -271,7 +271,7 @@ class Comparison {
   std::vector<std::uint32_t> leaf_in_b_;
   std::vector<std::size_t> definers_;  // by the slot in `b_`
   std::unordered_set<PyObject*> returned_leaves_;
-  std::unordered_multimap<std::uint64_t, const Node*> returned_values_;
+  std::unordered_multimap<std::uint64_t, std::size_t> returned_values_;
 };
 
 }  // namespace

@@ -68,6 +68,9 @@ bool is_open(const Program& program, const std::vector<Way>& ways, const Node& p
     case Step::Element:
       return false;
     case Step::Reduction:
+      if (numpy::is_array_type(reinterpret_cast<PyTypeObject*>(node.object))) {
+        return false;
+      }
       if (is_state(program, way)) {  // for slots, a tuple of dicts
         return part.kind == Kind::Dict || part.kind == Kind::Tuple;
       }
@@ -94,7 +97,9 @@ class Survey {
   };
 
   Survey(const Program& program, const Place& root)
-      : program_(program), route_(program), level_{&root, false, true} {}
+      : program_(program),
+        route_(program),
+        level_{&root, root.status == Status::Below, true} {}
   std::size_t node() const { return route_.node(); }
   bool is_done() const { return node() == program_.nodes.size(); }
   const Level& level() const { return level_; }
@@ -239,7 +244,11 @@ std::unique_ptr<Places> places_of(PyObject* traced) {
     return nullptr;
   }
   auto places = std::make_unique<Places>(PyUnicode_Check(traced) != 0);
-  for (Py_ssize_t i = 0; !places->learns() && i < PyTuple_GET_SIZE(traced); ++i) {
+  if (traced == Py_True) {
+    places->at({}).status = Status::Below;
+  }
+  Py_ssize_t count = PyTuple_Check(traced) ? PyTuple_GET_SIZE(traced) : 0;
+  for (Py_ssize_t i = 0; i < count; ++i) {
     PyObject* leads_to = PyTuple_GET_ITEM(PyTuple_GET_ITEM(traced, i), 1);
     for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(leads_to); ++k) {
       Steps steps = steps_of(PyTuple_GET_ITEM(leads_to, k));
@@ -346,6 +355,15 @@ std::vector<Steps> steps_to(const Program& program, const std::vector<bool>& lea
     }
   }
   return found;
+}
+
+bool could_be_traced(const Program& program, std::size_t node) {
+  const Place nowhere;
+  Survey survey(program, nowhere);
+  while (survey.node() < node) {
+    survey.advance();
+  }
+  return survey.level().is_open && is_number(program.nodes[node], 0);
 }
 
 bool lead_anywhere(const Program& program, const Steps& steps) {

@@ -46,9 +46,9 @@ class Places {
   bool learns_;
 };
 
-// The places that an option says: None for none, "auto" for those that calls tell, or a
-// tuple of pairs of a path and all the steps, each a tuple of str, to which it leads.
-// nullptr for none, or with an exception set on failure.
+// The places that an option says: None for none, True for all, "auto" for those that
+// calls tell, or a tuple of pairs of a path and all the steps, each a tuple of str, to
+// which it leads. nullptr for none, or with an exception set on failure.
 std::unique_ptr<Places> places_of(PyObject* traced);
 
 // The steps that a tuple of str says.
@@ -68,6 +68,10 @@ int learn(Places& places, Skeleton* before, Skeleton* now);
 // The steps to some leaves of a call, those that are at a place which was learned. May
 // run Python.
 std::vector<Steps> steps_to(const Program& program, const std::vector<bool>& leaves);
+
+// Whether a node is a number or numpy array at a place where it could be traced. May
+// run Python.
+bool could_be_traced(const Program& program, std::size_t node);
 
 // Whether steps lead anywhere in a call. May run Python.
 bool lead_anywhere(const Program& program, const Steps& steps);

@@ -440,8 +440,9 @@ PyMethodDef skeleton_methods[] = {
      "    ``obj.config['act']: was 'tanh', now 'relu'``. None if the two are equal.\n"},
     {"_differences", guarded<skeleton_differences>, METH_O,
      "_differences($self, other, /)\n--\n\nList the parts of another skeleton that "
-     "differ, each with its path, and the texts of what stood and stands there: at "
-     "most five. Functions differ in their code only."},
+     "differ, each with its path, and the texts of what stood and stands there, and "
+     "whether "
+     "that could be traced: at most five. Functions differ in their code only."},
     {"_lost", guarded<skeleton_lost>, METH_VARARGS,
      "_lost($self, leaves, result, fun, args, kwargs, /)\n--\n\nList the paths of "
      "what a function has changed in the arguments of a call, and not returned.\n\n"

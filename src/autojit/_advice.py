@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -10,10 +9,14 @@ from typing import Any
 
 from autojit import _core
 from autojit._explain import Shapes, caller
-from autojit._traced import AUTO, can_be_traced
+from autojit._traced import AUTO
 
 _MOST_COMPARED = 64
 _MOST_SHOWN = 5
+_MOST_PLACES = 4
+
+_Changes = list[tuple[str, str, str, bool]]
+"""Places that differ: the path, what was there, what is, and if it could be traced."""
 
 
 class RetraceWarning(UserWarning):
@@ -48,7 +51,7 @@ def warn_of_retraces(
     most: int,
     traced: object,
 ) -> None:
-    """Warn if the traces of a function differ in one place only, when they are many.
+    """Warn if the traces of a function differ in few places only, when they are many.
 
     Parameters
     ----------
@@ -66,75 +69,78 @@ def warn_of_retraces(
         The option.
     """
     skeleton = specialization.skeleton
-    before: dict[str, list[tuple[str, str]]] = {}
+    before: dict[tuple[str, ...], list[_Changes]] = {}
     if shapes.seen:
         for path, was, now in shapes.alone(leaves, skeleton):
-            before.setdefault(path, []).append((was, now))
+            before.setdefault((path,), []).append([(path, was, now, False)])
     else:
         others = specialization.others()
         if len(others) + 1 < most:
             return
         for other in others[:_MOST_COMPARED]:
-            change = _only_difference(other, skeleton)
-            if change is not None and change[0]:  # not a call of another form
-                path, was, now = change
-                before.setdefault(path, []).append((was, now))
-    for path, changes in before.items():
-        if len(changes) == most - 1:
-            texts = [*(was for was, _ in reversed(changes)), changes[0][1]]
-            shown = ", ".join(texts[-_MOST_SHOWN:])
-            if len(texts) > _MOST_SHOWN:
-                shown = f"..., {shown}"
-            advice = _what_to_do(path, changes[0][1], specialization, shapes, traced)
+            changes = _differences(other, skeleton)
+            paths = tuple(path for path, _, _, _ in changes)
+            if 0 < len(paths) <= _MOST_PLACES and "" not in paths:  # else another call
+                before.setdefault(paths, []).append(changes)
+    for paths, seen in before.items():
+        if len(seen) == most - 1:
+            values = [_values(seen, place) for place in range(len(paths))]
+            if len(paths) > 1:
+                values = [
+                    f"{path} was {v}" for path, v in zip(paths, values, strict=True)
+                ]
+            can_trace = traced != AUTO and all(change[3] for change in seen[0])
+            advice = _what_to_do(paths, specialization, shapes, can_trace)
             _warn(
                 f"{function} has been traced and compiled {most} times, for calls that "
-                f"differ in {path} alone: {shown}. {advice} (The option "
-                "retrace_warning of autojit.jit says after how many traces to warn.)",
+                f"differ in {' and '.join(paths)} alone: {'; '.join(values)}. {advice} "
+                "(The option retrace_warning of autojit.jit says after how many traces "
+                "to warn.)",
                 RetraceWarning,
             )
 
 
-def _only_difference(
-    before: _core.Skeleton, now: _core.Skeleton
-) -> tuple[str, str, str] | None:
-    """Return where two calls differ, if in one place: its path, what was, and is."""
+def _values(seen: list[_Changes], place: int) -> str:
+    """Say what has stood at one of the places, in the order of the calls."""
+    values = [changes[place][1] for changes in reversed(seen)]
+    values.append(seen[0][place][2])
+    shown = ", ".join(values[-_MOST_SHOWN:])
+    return f"..., {shown}" if len(values) > _MOST_SHOWN else shown
+
+
+def _differences(before: _core.Skeleton, now: _core.Skeleton) -> _Changes:
+    """Return where two calls differ: the paths, what was, and is."""
     found = before._differences(now)
-    if len(found) == 1:
-        return found[0]
     text = None if found else before.diff(now)
     if text is None:
-        return None
+        return found
     path, _, what = text.partition(": ")
     was, _, text = what.removeprefix("was ").partition(", now ")
-    return path, was, text or what
-
-
-_NUMBER = re.compile(r"-?[\d.]|-?(nan|inf)\b|\(?-?[\d.]+[-+][\d.]+j|np\.\w+\(")
+    return [(path, was, text or what, False)]
 
 
 def _what_to_do(
-    path: str, text: str, specialization: Any, shapes: Shapes, traced: object
+    paths: tuple[str, ...], specialization: Any, shapes: Shapes, can_trace: bool
 ) -> str:
     if shapes.seen:
         return (
-            "JAX compiles a program for each shape and dtype: pad the arrays, so that "
-            "there are few."
+            "JAX compiles a program for each shape and dtype: pad or convert the "
+            "arrays, so that there are few."
         )
-    if path in specialization.by_value:
+    if any(path in specialization.by_value for path in paths):
         return "The function needs the value, so that it can't be traced."
-    is_array = text.startswith("a numpy array")
-    is_number = is_array or _NUMBER.match(text) is not None
-    # With "auto", all that can be traced would be by now.
-    if is_number and traced != AUTO and can_be_traced(path, specialization.skeleton):
-        what = "numpy array" if is_array else "number"
+    if can_trace:  # with "auto", all that can be would be by now
+        named = f'"{paths[0]}"' if len(paths) == 1 else str(paths).replace("'", '"')
         return (
-            f"A {what} is static, as all that is no jax.Array: pass it through "
-            f'jnp.asarray, or trace it by traced="{path}" or traced="auto".'
+            "Numbers and numpy arrays are static, as all that is no jax.Array. Pass "
+            "them through jnp.asarray, or have them traced: "
+            f'traced={named} or traced="auto".'
         )
     return (
-        "All that is no jax.Array is static, and compiled for: make it once and pass "
-        "the same, return what grows instead of keeping it, or leave it out of the "
-        "call, as a __getstate__ of its class can."
+        "All that is no jax.Array is static, and compiled for. That is well if there "
+        "are only a few; else make it once and pass the same, return what grows "
+        "instead of keeping it, or leave it out of the call, as a __getstate__ of its "
+        "class can."
     )
 
 
@@ -166,10 +172,9 @@ def warn_of_lost_changes(
     except Exception:  # what it was given may not stand being looked at any more
         return
     if lost:
-        more = len(lost) - _MOST_SHOWN
-        paths = ", ".join(lost[:_MOST_SHOWN]) + (
-            f" and {more} more" if more > 0 else ""
-        )
+        paths = ", ".join(lost[:_MOST_SHOWN])
+        if len(lost) > _MOST_SHOWN:
+            paths += " and more"
         _warn(
             f"{function} has changed {paths} in place, and does not return it: the "
             "change is lost, since the function has a copy of what it is called with. "

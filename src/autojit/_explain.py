@@ -219,6 +219,7 @@ def _reason(
     text = nearest.diff(skeleton)
     if text is None:
         return "the trace for equal arguments is another dispatcher's", False
+    text = text.replace(", now a traced number or array", ", and is traced from now on")
     if text.partition(": ")[0] in by_value:
         text += ", which is not traced since the function needs its value"
     number = len(traced)

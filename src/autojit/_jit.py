@@ -22,7 +22,7 @@ from autojit import _core
 from autojit._core import Dispatcher, Skeleton
 from autojit._exceptions import Traceback
 from autojit._explain import explain
-from autojit._jax_private import is_leaf, settings
+from autojit._jax_private import is_leaf, is_tracing, settings
 from autojit._options import QUIET, UNSET, JitOptions, checked, signature
 from autojit._reduce import ORDINARY_STATE, arrays_differ, reduce, set_state
 from autojit._results import LAZY_TYPES
@@ -140,13 +140,13 @@ def jit(
         an array there an error, as it does.
     static_argnames : str or iterable of str, optional
         The same by name.
-    traced : str or iterable of str, optional
+    traced : bool, str or iterable of str, optional
         Paths of arguments, as messages write them, in which Python numbers and numpy
         arrays and scalars are traced as under ``jax.jit``: ``"lr"``, ``"state.step"``,
         ``"config['lr']"``, ``"batch"``. A bool stays static. A number that the function
         returns untouched is the very one that came in. ``"self"`` is an object with
-        state that is wrapped. ``"auto"`` traces them where two
-        different ones have been seen, unless the function needs the value.
+        state that is wrapped. True means all arguments. ``"auto"`` traces them where
+        two different ones have been seen, unless the function needs the value.
     forward : bool, default: True
         Whether an array that the function returns untouched is handed straight back:
         the very object that came in, without a copy or an output of the compiled
@@ -403,6 +403,7 @@ _core.configure(
     stage=stage,
     explain=explain,
     stand_ins=jax.ShapeDtypeStruct,
+    is_tracing=is_tracing,
     value_needed=ValueNeeded,
     say_where=say_where,
     replay=replay,

@@ -30,7 +30,7 @@ class JitOptions(TypedDict, total=False):
     donate_argnames: Annotated[str | Iterable[str] | None, _Default(None)]
     static_argnums: Annotated[int | Sequence[int] | None, _Default(None)]
     static_argnames: Annotated[str | Iterable[str] | None, _Default(None)]
-    traced: Annotated[str | Iterable[str] | None, _Default(None)]
+    traced: Annotated[bool | str | Iterable[str] | None, _Default(None)]
     forward: Annotated[bool, _Default(True)]
     share: Annotated[Hashable, _Default(True)]
     retrace_warning: Annotated[int | None, _Default(4)]
@@ -116,7 +116,9 @@ def checked(given: JitOptions) -> Checked:
             raise TypeError(f"autojit.jit has no {name}: {_INSTEAD[name]}")
         if name not in DEFAULTS:
             raise TypeError(f"jit() got an unexpected keyword argument {name!r}")
-        if _HINTS[name].__origin__ is bool and not isinstance(value, bool):
+        is_flag = _HINTS[name].__origin__ is bool
+        # Later versions of JAX know more ways to inline.
+        if is_flag and name != "inline" and not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, got {value!r}")
         if name == "share" and not isinstance(value, Hashable):
             raise TypeError(f"share must be a bool or hashable, got {value!r}")

@@ -18,7 +18,13 @@ from autojit._jax_private import hide_frames
 from autojit._options import FOR_JAX
 from autojit._results import check_handed_through, take_back_tracers
 from autojit._statistics import CountedTrace
-from autojit._traced import AUTO, ValueNeeded, check_places, values_needed
+from autojit._traced import (
+    AUTO,
+    ValueNeeded,
+    check_places,
+    is_text_of_tracer,
+    values_needed,
+)
 from autojit._warnings import recorded
 
 hide_frames(__file__)
@@ -237,6 +243,7 @@ def specialize(
     _check_static(specialization.skeleton, options)
     donated = leaves_in("donate", specialization.skeleton, options)
     traced = options["traced"]
+    learns = traced == AUTO
     most_traces = options["retrace_warning"]
 
     def flat(*leaves: Any) -> Any:
@@ -285,9 +292,13 @@ def specialize(
                 returned = _core.flatten_result(result, skeleton, inputs)
                 if isinstance(returned, _core.Result):
                     check_handed_through(returned.skeleton, skeleton, specialization)
+                if learns and skeleton._learned() and is_text_of_tracer(returned):
+                    raise ValueNeeded
             except Exception as error:
-                if traced == AUTO and (needed := values_needed(error, skeleton)):
-                    raise ValueNeeded(*needed) from None
+                if learns and specialization.is_called:
+                    needed = values_needed(error, skeleton)
+                    if needed:
+                        raise ValueNeeded(*needed) from None
                 raise
             finally:
                 take_back_tracers(skeleton._sentinels())
@@ -304,7 +315,14 @@ def specialize(
     # its source by `__wrapped__`; what is called has a signature of its own.
     about: Any = flat  # to a type checker, functions have no such attributes
     about.shapes = _explain.Shapes()
-    function = fun.__func__ if isinstance(fun, types.MethodType) else fun
+    function: Any = fun
+    while True:
+        if isinstance(function, types.MethodType):
+            function = function.__func__
+        elif isinstance(function, functools.partial):
+            function = function.func
+        else:
+            break
     name = getattr(function, "__name__", None)
     flat.__name__ = name if isinstance(name, str) else type(function).__name__
     flat.__qualname__ = type(function).__qualname__

@@ -87,12 +87,55 @@ class _Stage:
     def _weak_type(self, aval: Any) -> bool:
         return False
 
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        call, made = self._call, type(self).__name__.lower()
+        skeleton, leaves = call.dispatcher._take_apart(*args, **kwargs)
+        if skeleton != call.skeleton:
+            raise TypeError(
+                f"this was {made} for other arguments: "
+                f"{call.skeleton.diff(skeleton)}. Call the function itself, "
+                "which traces again, or lower it for these"
+            )
+        if not call.specialization.serves_identities(skeleton):
+            raise TypeError(
+                f"this was {made} for other arguments: its result holds what belongs "
+                "to a function or object of the call that it was lowered for, and this "
+                "call has another one, if an equal one"
+            )
+        try:
+            returned = self._stage(*leaves)
+        except Exception as error:
+            error.args = tuple(_with_paths(arg, skeleton) for arg in error.args)
+            say_where(error, skeleton, call.compiled, leaves)
+            raise
+        return call._replace(skeleton=skeleton).put_together(returned, leaves)
+
 
 class Traced(_Stage):
     """A function that was traced for a call.
 
     Beside what is here it has what `jax.stages.Traced` has.
     """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call what was traced, where this version of JAX can.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Arguments like those that it was traced for.
+
+        Returns
+        -------
+        object
+            As the function returns it.
+
+        Raises
+        ------
+        TypeError
+            If there is something else in the arguments. The message names the path.
+        """
+        return self._run(*args, **kwargs)
 
     def _weak_type(self, aval: Any) -> bool:
         return bool(aval.weak_type)
@@ -160,27 +203,7 @@ class Compiled(_Stage):
         TypeError
             If there is something else in the arguments. The message names the path.
         """
-        call = self._call
-        skeleton, leaves = call.dispatcher._take_apart(*args, **kwargs)
-        if skeleton != call.skeleton:
-            raise TypeError(
-                "this was compiled for other arguments: "
-                f"{call.skeleton.diff(skeleton)}. Call the function itself, "
-                "which traces again, or lower it for these"
-            )
-        if not call.specialization.serves_identities(skeleton):
-            raise TypeError(
-                "this was compiled for other arguments: its result holds what belongs "
-                "to a function or object of the call that it was lowered for, and this "
-                "call has another one, if an equal one"
-            )
-        try:
-            returned = self._stage(*leaves)
-        except Exception as error:
-            error.args = tuple(_with_paths(arg, skeleton) for arg in error.args)
-            say_where(error, skeleton, call.compiled, leaves)
-            raise
-        return call._replace(skeleton=skeleton).put_together(returned, leaves)
+        return self._run(*args, **kwargs)
 
     @property
     def output_shardings(self) -> tuple[Any, ...]:

@@ -26,28 +26,30 @@ class ValueNeeded(Exception):  # noqa: N818 - it is no error, but asks for a sta
 
 
 def named_places(
-    fun: Callable[..., Any], given: str | Iterable[str]
-) -> str | Places | None:
+    fun: Callable[..., Any], given: bool | str | Iterable[str]
+) -> bool | str | Places | None:
     """Read the option `traced`.
 
     Parameters
     ----------
     fun : callable
         The function.
-    given : str or iterable of str
-        ``"auto"``, or paths of arguments.
+    given : bool, str or iterable of str
+        True for all arguments, ``"auto"``, or paths of arguments.
 
     Returns
     -------
-    str or tuple
-        ``"auto"``, or each path with all steps to which it leads: an argument may be
-        passed by its place and by its name.
+    True, str, tuple or None
+        True, ``"auto"``, None for nothing, or each path with all steps to which it
+        leads: an argument may be passed by its place and by its name.
 
     Raises
     ------
     TypeError, ValueError
         If it is no path, or begins with a name that is no parameter's.
     """
+    if isinstance(given, bool):
+        return given or None
     if given == AUTO:
         return AUTO
     paths = (given,) if isinstance(given, str) else tuple(given)
@@ -76,6 +78,12 @@ def _leads_to(
     for place, parameter in enumerate(parameters):
         if parameter.name == root and parameter.kind in _BY_PLACE:
             found.append((f"args[{place}]", *rest))
+    for parameter in parameters:
+        if parameter.name == root and parameter.kind in _MANY:
+            raise ValueError(
+                f"traced={path!r} stands for any number of arguments: name them one by "
+                'one, such as "args[0]" or "kwargs[\'name\']", or say traced=True'
+            )
     named = {p.name for p in parameters if p.kind in _BY_NAME}
     if root in named or any(p.kind is p.VAR_KEYWORD for p in parameters):
         found.append((f"kwargs[{root!r}]", *rest))
@@ -92,6 +100,7 @@ _BY_PLACE = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
 )
+_MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _BY_NAME = (
     inspect.Parameter.KEYWORD_ONLY,
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -141,28 +150,6 @@ def check_places(skeleton: _core.Skeleton, places: Places) -> None:
             )
 
 
-def can_be_traced(path: str, skeleton: _core.Skeleton) -> bool:
-    """Tell whether the option `traced` takes a path, as a message has it.
-
-    Parameters
-    ----------
-    path : str
-        Of a number or numpy array.
-    skeleton : Skeleton
-        Of the call.
-
-    Returns
-    -------
-    bool
-        False for what stays static, such as what a function or a range holds, or an
-        object is constructed from.
-    """
-    try:
-        return skeleton._leads(_leads_to(path, [], None)[0])
-    except ValueError:  # it goes through a call
-        return False
-
-
 def values_needed(error: Exception, skeleton: _core.Skeleton) -> tuple[int, ...]:
     """Tell of which leaves a function may need the values, since it has failed.
 
@@ -179,6 +166,28 @@ def values_needed(error: Exception, skeleton: _core.Skeleton) -> tuple[int, ...]
         Those at places that were learned: the ones that JAX speaks of, or all.
     """
     learned = skeleton._learned()
-    text = "\n".join(arg for arg in error.args if type(arg) is str)
+    args = vars(BaseException)["args"].__get__(error)  # a class may say something else
+    text = "\n".join(arg for arg in args if type(arg) is str)
     named = {int(number) for number in re.findall(r"\bleaves\[(\d+)\]", text)}
     return tuple(leaf for leaf in learned if leaf in named) or tuple(learned)
+
+
+_TRACER = re.compile(r"Tracer\(|Tracer<|Traced<")
+
+
+def is_text_of_tracer(returned: Any) -> bool:
+    """Whether a result holds text that was made of a tracer, such as ``f"{n}"``.
+
+    Parameters
+    ----------
+    returned : Result or jax.Array
+        What a trace returns.
+
+    Returns
+    -------
+    bool
+        The text may be a key, or a part of one.
+    """
+    return isinstance(returned, _core.Result) and bool(
+        _TRACER.search(str(returned.skeleton))
+    )

@@ -450,3 +450,59 @@ def test_an_export_is_called_in_another_process(tmp_path):
     file.write_bytes(export.export(flat.fun)(*flat.leaves).serialize())
     printed = subprocess.check_output([sys.executable, "-c", CALL_IT, file], text=True)
     np.testing.assert_allclose(eval(printed), Layer(W)(X)["y"], rtol=1e-6)
+
+
+def test_what_was_traced_can_be_called():
+    if "__call__" not in vars(jax.stages.Traced):
+        pytest.skip("this version of JAX has no such method")
+    traced = autojit.jit(lambda layer, n: {"w": layer.w + n}).trace(Layer(W), 2)
+    np.testing.assert_array_equal(traced(Layer(W + 1), 2)["w"], W + 3)
+    with pytest.raises(
+        TypeError, match=r"was traced for other arguments: args\[1\]: was 2"
+    ):
+        traced(Layer(W), 3)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda f, like: f({"a": like}, X),
+        lambda f, like: f({"a": like}, like),
+        lambda f, like: f({"a": X}, like),
+    ],
+)
+def test_a_stand_in_within_another_trace(call):
+    def fun(d, x):
+        return {"sum": d["a"] * 2 + x}
+
+    like = jax.ShapeDtypeStruct(X.shape, X.dtype)
+
+    def shape(wrap):
+        return jax.eval_shape(lambda x: call(wrap(fun), like), like)
+
+    try:
+        expected = shape(jax.jit)
+    except TypeError:
+        pytest.skip("this version of JAX takes none there")
+    for _ in range(2):
+        assert shape(autojit.jit) == expected
+
+
+def test_a_stand_in_that_only_describes():
+    def zeros(like):
+        return jnp.zeros(like.shape, like.dtype)
+
+    like = jax.ShapeDtypeStruct((2,), jnp.float32)
+    f = autojit.jit(zeros)
+    assert f(like).shape == (2,)
+    assert jax.jit(lambda x: f(like) + x)(1.0).shape == (2,)
+    assert jax.eval_shape(lambda: f(like)).shape == (2,)
+
+
+def test_the_name_of_a_partial_is_that_of_its_function():
+    text = autojit.jit(functools.partial(add, y=1)).lower(X).as_text()
+    assert "@jit_add" in text
+
+
+def add(x, y):
+    return x + y

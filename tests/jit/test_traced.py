@@ -129,7 +129,7 @@ def test_it_is_what_jax_makes_of_it(number):
     assert total.dtype == its_total.dtype
 
 
-@pytest.mark.parametrize("value", [2, 2.5, np.float32(1), np.arange(3), X])
+@pytest.mark.parametrize("value", [2, 2.5, np.float32(1), X])
 def test_one_that_comes_back_untouched_is_the_one_that_went_in(value):
     f = autojit.jit(lambda n: {"n": n, "more": n + 1}, traced="n")
     for _ in range(2):
@@ -137,6 +137,18 @@ def test_one_that_comes_back_untouched_is_the_one_that_went_in(value):
     assert isinstance(
         autojit.jit(lambda n: n, traced="n", forward=False)(value), jax.Array
     )
+
+
+def test_a_numpy_array_that_comes_back_is_an_array_of_jax():
+    f = autojit.jit(lambda b: {"last": jnp.asarray(b)}, traced="b")
+    for i in range(2):
+        batch = np.full(3, i)
+        last = f(batch)["last"]
+        batch[:] = 99
+        assert isinstance(last, jax.Array)
+        assert last.dtype == jnp.asarray(batch).dtype
+        np.testing.assert_array_equal(last, [i, i, i])
+    assert traces(f) == 1
 
 
 def test_a_bool_stays_static():
@@ -259,6 +271,7 @@ def test_a_callable_object_and_methods():
         ("", ValueError, "must be paths"),
         ("1a", ValueError, "must be paths"),
         (["lr", 3], TypeError, "must be paths"),
+        ("lr['\ud800']", UnicodeEncodeError, "surrogates"),
     ],
 )
 def test_what_is_no_path_is_refused(path, error, message):
@@ -335,6 +348,38 @@ def named(x, n):
     return x * n
 
 
+def test_all_arguments():
+    f = autojit.jit(use, traced=True, share=False)
+    for i in range(3):
+        config = {"scale": 1.0 + i, "flags": (True, "a"), "keys": {i - i: i}}
+        args = State(X, i, "adam"), config, [np.full(2, i)]
+        np.testing.assert_allclose(
+            f(*args, lr=0.1 * i)[0], use(*args, lr=0.1 * i)[0], rtol=1e-6
+        )
+    assert traces(f) == 1
+    f(State(X, 1, "sgd"), {**config, "flags": (False, "a")}, [np.full(2, 1)], lr=0.1)
+    assert traces(f) == 2
+    g = autojit.jit(lambda *numbers, **named: sum(numbers) + named["n"], traced=True)
+    for i in range(3):
+        assert g(i, 2 * i, n=i) == 4 * i
+    assert traces(g) == 1
+    assert traces(autojit.jit(named, traced=False, share=False)) == 0
+
+
+def test_any_number_of_arguments_has_no_path():
+    for name in ("numbers", "named"):
+        with pytest.raises(ValueError, match="stands for any number of arguments"):
+            autojit.jit(lambda *numbers, **named: 0, traced=name)
+
+
+def test_arrays_of_a_subclass_stay_as_they_are():
+    masked = np.ma.array([1.0, 2.0], mask=[True, False])
+    f = autojit.jit(lambda b: (b, b + 1), traced="b")
+    for _ in range(2):
+        same, more = f(masked)
+        assert same.mask.tolist() == more.mask.tolist() == [True, False]
+
+
 # --- where they change ---
 
 
@@ -400,6 +445,10 @@ def needs_float(x, n):
     return x * float(n)
 
 
+def needs_plain_text(x, n):
+    return {f"layer{n}": x, str(n): x}
+
+
 @pytest.mark.parametrize(
     "fun",
     [
@@ -410,13 +459,15 @@ def needs_float(x, n):
         needs_range,
         needs_text,
         needs_float,
+        needs_plain_text,
     ],
 )
 def test_a_number_whose_value_is_needed_stays_static(fun):
     f = autojit.jit(fun, traced="auto", retrace_warning=None)
-    for n in range(4):
-        np.testing.assert_allclose(f(X, n), fun(X, n))
-    np.testing.assert_allclose(f(X, 2), fun(X, 2))
+    for n in (0, 1, 2, 3, 2):
+        out, expected = f(X, n), fun(X, n)
+        assert jax.tree.structure(out) == jax.tree.structure(expected)
+        jax.tree.map(np.testing.assert_allclose, out, expected)
     assert f.cache_info().currsize == 4
     assert f.explain(X, 9).endswith(
         "since the function needs its value (nearest of 4 traced)"
@@ -469,6 +520,77 @@ def test_an_int_that_jax_cannot_hold_stays_static():
     assert f.cache_info().currsize == 4
     for n in (2**31 - 1, -(2**31), 5):
         np.testing.assert_allclose(f(X, n), X + n % 7)
+
+
+def test_a_scalar_of_numpy_that_jax_cannot_hold_stays_static():
+    f = autojit.jit(lambda x, n: x + int(n % 7), traced="auto", retrace_warning=None)
+    g = autojit.jit(lambda x, n: x + n % 7, traced="auto", retrace_warning=None)
+    for n in (5, 2**40, 2**41, -(2**40), 6):
+        for each in (f, g):
+            np.testing.assert_allclose(each(X, np.int64(n)), X + n % 7)
+    np.testing.assert_allclose(g(X, np.uint64(2**63)), X + 2**63 % 7)
+
+
+class Ordered(dict):
+    pass
+
+
+@pytest.mark.parametrize("kind", [collections.OrderedDict, Ordered])
+def test_values_of_other_dicts(kind):
+    f = autojit.jit(lambda x, d: x * d["b"] + d[1], traced="d")
+    g = autojit.jit(lambda x, d: x * d["b"] + d[1], traced="d['b']")
+    for i in range(3):
+        d = kind({"b": i, 1: 7})
+        for each in (f, g):
+            np.testing.assert_allclose(each(X, d), X * i + 7)
+    assert traces(f) == traces(g) == 1
+    assert g.explain(X, kind({"b": 1, 1: 8})) == "args[1][1]: was 7, now 8"
+
+
+def test_the_order_of_keys_does_not_hide_what_changes():
+    f = autojit.jit(lambda x, d: x * d["n"], traced="auto")
+    f(X, {"a": 0, "n": 1}), f(X, {"n": 2, "a": 0}), f(X, {"n": 3, "a": 0})
+    assert traces(f) == 2
+
+
+def test_what_is_called_outside_of_a_dispatcher_raises_as_jax_does():
+    f = autojit.jit(lambda x, n: x * float(n) if x.size > 3 else x * n, traced="auto")
+    f(X, 1.0), f(X, 2.0)
+    flat = f.flat(X, 3.0)
+    with pytest.raises(jax.errors.ConcretizationTypeError):
+        flat.fun(jnp.arange(5.0), 3.0)
+    np.testing.assert_allclose(f(jnp.arange(5.0), 3.0), jnp.arange(5.0) * 3)
+
+
+def test_an_error_with_arguments_of_its_own():
+    class Odd(Exception):
+        @property
+        def args(self):
+            raise ZeroDivisionError
+
+    def fun(x, n):
+        raise Odd
+
+    f = autojit.jit(lambda x, n: fun(x, n) if x.size > 3 else x * n, traced="auto")
+    f(X, 1), f(X, 2)
+    with pytest.raises(Odd):
+        f(jnp.arange(5.0), 3)
+
+
+def test_a_key_that_prints_otherwise_each_time_ends():
+    class Meta(type):
+        count = 0
+
+        def __repr__(cls):
+            Meta.count += 1
+            return f"key {Meta.count}"
+
+    class Key(metaclass=Meta):
+        pass
+
+    f = autojit.jit(lambda x, d: x * d[Key], traced="auto", retrace_warning=None)
+    for n in range(3):
+        np.testing.assert_allclose(f(X, {Key: n}), X * n)
 
 
 def test_bools_and_enums_are_no_numbers():
