@@ -124,6 +124,15 @@ int attributes_differ(PyObject* one, PyObject* other) {
   return items && PyErr_Occurred() == nullptr ? 0 : -1;
 }
 
+// Whether a copy has fewer attributes than its object since the class leaves some out
+// of its state. Such a `__getstate__` may not stand being asked for that of the copy.
+bool lacks_attributes(PyObject* rebuilt, PyObject* object) {
+  PyObject* ours = python::instance_dict(object);
+  PyObject* theirs = python::instance_dict(rebuilt);
+  return has_own_state(Py_TYPE(object)) && ours != nullptr && theirs != nullptr &&
+         PyDict_GET_SIZE(theirs) < PyDict_GET_SIZE(ours);
+}
+
 // Whether a reduction has reproduced an object: 1, 0, or -1 with an exception set. Runs
 // Python.
 int reproduces(PyObject* object, PyObject* rebuilt) {
@@ -138,7 +147,7 @@ int reproduces(PyObject* object, PyObject* rebuilt) {
   if (!again) {
     return -1;
   }
-  if (again.get() == Py_None) {
+  if (again.get() == Py_None && !lacks_attributes(rebuilt, object)) {
     return 0;
   }
   int different = attributes_differ(object, rebuilt);

@@ -73,7 +73,7 @@ class Checked(typing.NamedTuple):
             As ``jax.jit`` raises them.
         """
         options = self.options
-        if any(options[name] is not None for name in OPTIONS):
+        if [name for name in OPTIONS if options[name] is not None]:
             options = options | named_arguments(fun, options)
         if options["traced"] is not None:
             options = options | {"traced": named_places(fun, options["traced"])}

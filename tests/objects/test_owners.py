@@ -787,3 +787,24 @@ def test_a_constant_array_of_jax_in_a_closure(x):
     jaxpr = jax.make_jaxpr(lambda x: np.ones(3, np.float32) * x)(x)
     run = autojit.jit(lambda jaxpr, x: jax.extend.core.jaxpr_as_fun(jaxpr)(x))
     assert_array_equal(run(jaxpr, x)[0], x)
+
+
+class WithHistory:
+    def __init__(self, w):
+        self.w = w
+        self.history = []
+
+    def __getstate__(self):
+        state = self.__dict__.copy()
+        del state["history"]  # fails for a copy, which has none
+        return state
+
+
+def test_a_state_that_leaves_out_what_a_copy_has_not(x):
+    f = autojit.jit(lambda obj: obj.w * 2)
+    obj = WithHistory(x)
+    for i in range(4):
+        obj.w = x + i
+        obj.history.append(i)
+        assert_array_equal(f(obj), 2 * (x + i))
+    assert f.cache_info().traces == 1
