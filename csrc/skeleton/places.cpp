@@ -313,11 +313,11 @@ int learn(Places& places, Skeleton* before, Skeleton* now) {
   for (const Differing& parts : found) {
     const Node& x = a.nodes[parts.before];
     const Node& y = b.nodes[parts.now];
-    if (!is_number(x, places.bits()) ||
-        !(y.kind == Kind::Traced || is_number(y, places.bits()))) {
+    bool is_new_number = is_number(y, places.bits());
+    if (!is_number(x, places.bits()) || (y.kind != Kind::Traced && !is_new_number)) {
       return 0;
     }
-    changed[parts.now] = y.kind != Kind::Traced;
+    changed[parts.now] = is_new_number;
   }
   if (a.functions.size() != b.functions.size()) {
     return 0;
