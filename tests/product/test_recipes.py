@@ -42,6 +42,7 @@ def test_a_recipe_runs(title):
         exec(code, {"__name__": "__main__"})
 
 
+@pytest.mark.slow
 def test_several_devices_are_several():
     """The recipe once more, since there is one device here."""
     code = (

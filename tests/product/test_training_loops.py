@@ -350,7 +350,7 @@ def test_numpy_batches_are_compiled_one_by_one(style, expected):
     close(result, expected(name_of(style)))
 
 
-@styles
+@styles_slowly
 def test_a_number_that_changes_is_named(style, expected):
     """With batches of JAX it alone changes, where there is one."""
     result, said = told(lambda: style.loop(ours(), jax_batches(), as_made))
