@@ -42,7 +42,7 @@ _COMMON = {
         hypothesis.HealthCheck.filter_too_much,
     ],
 }
-hypothesis.settings.register_profile("default", max_examples=500, **_COMMON)
+hypothesis.settings.register_profile("default", max_examples=400, **_COMMON)
 hypothesis.settings.register_profile("sanitized", max_examples=50, **_COMMON)
 hypothesis.settings.register_profile("nightly", max_examples=20_000, **_COMMON)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

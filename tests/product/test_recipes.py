@@ -33,7 +33,17 @@ def test_each_recipe_is_found():
         assert "assert " in recipe["code"]
 
 
-@pytest.mark.parametrize("title", RECIPES)
+# Those that compile a model of a library take their time.
+SLOW = ("Train an Equinox model", "Train a Flax NNX model", "Train a Haiku model")
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        pytest.param(title, marks=[pytest.mark.slow] * (title in SLOW))
+        for title in RECIPES
+    ],
+)
 def test_a_recipe_runs(title):
     code = compile(with_lines_of_the_page(RECIPES[title]), str(PAGE), "exec")
     with warnings.catch_warnings():
