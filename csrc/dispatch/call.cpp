@@ -1,6 +1,5 @@
 #include "dispatch/call.h"
 
-#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -248,21 +247,6 @@ Owned again_by_value(Dispatcher* self, const Served& served, Again again) {
 
 // --- the ways to a specialization ---
 
-// Whether a call has what stands for an array, and JAX takes it for one: while it
-// traces. 1, 0, or -1 with an exception set. Runs Python if there is any.
-int has_stand_ins(const Program& program) {
-  bool has_any =
-      std::any_of(program.nodes.begin(), program.nodes.end(), [](const Node& node) {
-        return (node.kind == Kind::Instance || node.kind == Kind::Reduce) &&
-               owned_object(node) == config.stand_ins;
-      });
-  if (!has_any) {
-    return 0;
-  }
-  Owned is_tracing = Owned::steal(PyObject_CallNoArgs(config.is_tracing));
-  return is_tracing ? PyObject_IsTrue(is_tracing.get()) : -1;
-}
-
 // Takes a call apart, and sets `found`, unless it is nullptr, if there is a
 // specialization for it. The skeleton, with its hash if that was asked for, or nothing
 // with an exception set on failure. Runs Python.
@@ -274,12 +258,12 @@ Owned look_up(Dispatcher* self, CallView& call, OwnedVector& leaves, Found* foun
     if (!flatten_call(call, program, leaves, reduced)) {
       return {};
     }
-    if (call.stand_ins == nullptr) {
-      int has_some = has_stand_ins(program);
-      if (has_some < 0) {
+    if (call.has_stand_ins) {  // JAX takes them for arrays while it traces
+      Owned is_tracing = Owned::steal(PyObject_CallNoArgs(config.is_tracing));
+      if (!is_tracing) {
         return {};
       }
-      if (has_some == 1) {
+      if (is_tracing.get() == Py_True) {
         call.stand_ins = config.stand_ins;
         leaves.clear();
         continue;

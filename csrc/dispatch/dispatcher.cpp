@@ -2,7 +2,6 @@
 
 #include <structmember.h>
 
-#include <algorithm>
 #include <cstddef>
 #include <utility>
 #include <vector>
@@ -354,12 +353,7 @@ PyObject* dispatcher_specializations(PyObject* object, PyObject* /*args*/) {
   if (table == nullptr) {
     return nullptr;
   }
-  std::vector<Specialization*> all;
-  for (const auto& [hash, one] : *table->by_hash) {
-    all.push_back(one);
-  }
-  std::sort(all.begin(), all.end(),
-            [](const auto* a, const auto* b) { return a->used > b->used; });
+  std::vector<Specialization*> all = by_use(*table);
   OwnedVector held;
   for (Specialization* one : all) {
     held.borrow(one->object());

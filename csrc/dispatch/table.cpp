@@ -215,18 +215,23 @@ bool find(Table* table, const Caller& caller, Skeleton* skeleton, Found& found) 
   return true;
 }
 
-Owned traced_in(const Table& table, const Specialization* except) {
-  std::vector<Specialization*> traced;
+std::vector<Specialization*> by_use(const Table& table) {
+  std::vector<Specialization*> all;
   for (const auto& [hash, one] : *table.by_hash) {
+    all.push_back(one);
+  }
+  std::sort(all.begin(), all.end(),
+            [](const auto* a, const auto* b) { return a->used > b->used; });
+  return all;
+}
+
+Owned traced_in(const Table& table, const Specialization* except) {
+  std::vector<PyObject*> skeletons;
+  for (const Specialization* one : by_use(table)) {
     if (one != except && one->programs != 0) {
-      traced.push_back(one);
+      skeletons.push_back(one->skeleton->object());
     }
   }
-  std::sort(traced.begin(), traced.end(),
-            [](const auto* a, const auto* b) { return a->used > b->used; });
-  std::vector<PyObject*> skeletons(traced.size());
-  std::transform(traced.begin(), traced.end(), skeletons.begin(),
-                 [](const auto* one) { return one->skeleton->object(); });
   return tuple_of(skeletons.data(), skeletons.size());
 }
 

@@ -97,6 +97,9 @@ Owned dependencies_in(Table* table, PyObject* fun, const Skeleton* call);
 // this call. False with an exception set on failure. May run Python.
 bool find(Table* table, const Caller& caller, Skeleton* skeleton, Found& found);
 
+// All specializations, borrowed, the one used last first.
+std::vector<Specialization*> by_use(const Table& table);
+
 // The skeletons that the function was traced for, but for that of `except`, the one
 // used last first: a new tuple, or nothing with an exception set on failure.
 Owned traced_in(const Table& table, const Specialization* except);

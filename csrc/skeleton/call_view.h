@@ -22,6 +22,8 @@ struct CallView {
   bool on_stack;
   // Instances of this class are leaves too: stand-ins for arrays. nullptr for none.
   PyObject* stand_ins = nullptr;
+  // Set by flattening: there was one that was no leaf.
+  bool has_stand_ins = false;
   // Where numbers are leaves too; nullptr for nowhere.
   const Places* places = nullptr;
   // How many of the arguments are held, in one of the two.

@@ -22,20 +22,23 @@ namespace autojit {
 
 namespace {
 
+// Whether a node is one of some keys of a program. What is no value counts as one.
+bool is_among(const Program& program, const std::vector<std::size_t>& keys,
+              const Node& node) {
+  return !is_value(node.kind) ||
+         std::any_of(keys.begin(), keys.end(), [&](std::size_t key) {
+           return program.nodes[key].kind == node.kind &&
+                  same_value(node.kind, node.object, program.nodes[key].object);
+         });
+}
+
 // The first key of one that is no key of the other; the number of nodes if there is
-// none. What is no value counts as in both.
+// none.
 std::size_t key_of_one(const Program& a, std::size_t x, const Program& b,
                        std::size_t y) {
   std::vector<std::size_t> others = keys_of(b, y);
   for (std::size_t key : keys_of(a, x)) {
-    const Node& node = a.nodes[key];
-    bool is_in_both =
-        !is_value(node.kind) ||
-        std::any_of(others.begin(), others.end(), [&](std::size_t other) {
-          return b.nodes[other].kind == node.kind &&
-                 same_value(node.kind, node.object, b.nodes[other].object);
-        });
-    if (!is_in_both) {
+    if (!is_among(b, others, a.nodes[key])) {
       return key;
     }
   }
@@ -334,10 +337,6 @@ Difference first_of_all(Skeleton* before, Skeleton* now) {
   return equal(before, now) == 0 ? difference_of_functions(before, now) : Difference();
 }
 
-}  // namespace
-
-namespace {
-
 // Appends a new reference. False with an exception set on failure.
 bool append(const Owned& list, const Owned& item) {
   return list && item && PyList_Append(list.get(), item.get()) == 0;
@@ -387,10 +386,7 @@ bool append_attributes(const Program& before, const Program& after,
   std::size_t kept = 0;
   for (std::size_t key : keys_of(after, parts.now)) {
     const Node& name = after.nodes[key];
-    bool is_known = std::any_of(known.begin(), known.end(), [&](std::size_t other) {
-      return before.nodes[other].kind == name.kind &&
-             same_value(name.kind, before.nodes[other].object, name.object);
-    });
+    bool is_known = is_among(before, known, name);
     kept += is_known ? 1U : 0U;
     if (is_known ||
         is_cached_property(after.nodes[parts.now].plan->type, name.object)) {

@@ -121,10 +121,12 @@ class Flattener {
   }
   // `call` and the tuple `inputs` outlive the walk.
   bool result(PyObject* object, Skeleton* call, PyObject* inputs);
-  bool call(const CallView& call) {
+  bool call(CallView& call) {
     stand_ins_ = call.stand_ins;
     places_ = call.places;
-    return walk([&] { return call_parts(call); });
+    bool done = walk([&] { return call_parts(call); });
+    call.has_stand_ins = has_stand_ins_;
+    return done;
   }
   bool after(PyObject* result, const CallView& call) {
     return walk([&] {
@@ -253,6 +255,7 @@ class Flattener {
 
   PyObject* leaf_type_;
   PyObject* stand_ins_ = nullptr;
+  bool has_stand_ins_ = false;  // that are no leaves
   const Places* places_ = nullptr;
   const char* root_;
   Program& program_;
@@ -1048,6 +1051,8 @@ bool Flattener::set(Kind kind, PyObject* object) {
 
 // An instance of a class that is none of the known ones.
 bool Flattener::user_object(PyObject* object, const TypePlan& plan) {
+  has_stand_ins_ =
+      has_stand_ins_ || reinterpret_cast<PyObject*>(plan.type) == config.stand_ins;
   if (plan.kind == Kind::Instance && is_stateless(plan, object)) {
     return stateless(object);
   }

@@ -870,44 +870,41 @@ Match match_call(const Program& program, CallView& call, PyObject** leaves,
   return match == Match::Yes && !matcher.are_distinct() ? Match::No : match;
 }
 
-Match match_object(const Program& program, PyObject* object, PyObject** leaves,
-                   bool any_leaf, NodeObjects& opaque) {
+namespace {
+
+// Whether `walk` goes to the end of a program. What it meets its caller holds.
+template <typename Walk>
+Match match_held(const Program& program, PyObject** leaves, bool any_leaf,
+                 NodeObjects& opaque, Walk walk) {
   std::fill(leaves, leaves + program.leaves, nullptr);
   if (plans_are_stale() || !has_room(program)) {
     return Match::No;
   }
-  python::NoCollection no_collection(program.allocates);
-  Matcher matcher(program, leaves, any_leaf);
-  bool walked = matcher.object(object);
-  no_collection.end();
-  if (!walked) {
-    return Match::No;
-  }
-  Match match = matcher.has_later() ? matcher.finish(opaque) : Match::Yes;
-  return match == Match::Yes && !matcher.are_distinct() ? Match::No : match;
-}
-
-namespace {
-
-// Whether `walk` goes to the end of a program without leaves.
-template <typename Walk>
-Match match_functions(const Program& program, Walk walk) {
-  if (plans_are_stale() || !has_room(program)) {
-    return Match::No;
-  }
   python::NoCollection no_collection(true);
-  Matcher matcher(program, nullptr);
+  Matcher matcher(program, leaves, any_leaf);
   bool walked = walk(matcher);
   no_collection.end();
   if (!walked) {
     return Match::No;
   }
-  NodeObjects opaque;
   Match match = matcher.has_later() ? matcher.finish(opaque) : Match::Yes;
   return match == Match::Yes && !matcher.are_distinct() ? Match::No : match;
 }
 
+// The same for a program without leaves.
+template <typename Walk>
+Match match_functions(const Program& program, Walk walk) {
+  NodeObjects opaque;
+  return match_held(program, nullptr, false, opaque, walk);
+}
+
 }  // namespace
+
+Match match_object(const Program& program, PyObject* object, PyObject** leaves,
+                   bool any_leaf, NodeObjects& opaque) {
+  return match_held(program, leaves, any_leaf, opaque,
+                    [&](Matcher& matcher) { return matcher.object(object); });
+}
 
 Match match_closures(const Program& closures, const Program& call,
                      const OwnedVector& handed_through, bool strictly) {

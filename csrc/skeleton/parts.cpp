@@ -122,11 +122,12 @@ class Comparison {
   }
 
   // Whether what stands in the second program is not lost: it is what was returned, or
-  // the caller's own. What can't be taken apart any more may not have changed.
+  // the caller's own. What can't be taken apart any more may not have changed, and a
+  // sentinel in its place says that it is not to be used.
   bool is_kept(const Node& a, std::size_t y) const {
     const Node& b = b_.nodes[y];
     return (b.kind == Kind::Ref && definers_[b.size] < returned_->end) ||
-           is_handed_through(a) || b.kind == Kind::Opaque ||
+           is_handed_through(a) || is_handed_through(b) ||
            (a.kind == Kind::Ref && b.kind != Kind::Ref) ||
            (is_attribute(b_, y) && is_returned_attribute(y)) ||
            ((b.kind == Kind::Tuple || b.kind == Kind::NamedTuple) &&

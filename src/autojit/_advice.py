@@ -169,6 +169,9 @@ def warn_of_lost_changes(
     """
     try:
         lost = skeleton._lost(leaves, result, *call)
+        if lost:  # a copy may be taken apart otherwise than its original
+            known = skeleton._lost(leaves, None, *skeleton.unflatten(leaves))
+            lost = [path for path in lost if path not in known]
     except Exception:  # what it was given may not stand being looked at any more
         return
     if lost:

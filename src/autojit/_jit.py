@@ -28,7 +28,7 @@ from autojit._reduce import ORDINARY_STATE, arrays_differ, reduce, set_state
 from autojit._results import LAZY_TYPES
 from autojit._specialize import EAGER, say_where, specialize
 from autojit._stages import stage
-from autojit._traced import ValueNeeded
+from autojit._traced import ValueNeededError
 from autojit._tree import is_inexact
 from autojit._warnings import mark_seen, replay
 
@@ -404,7 +404,7 @@ _core.configure(
     explain=explain,
     stand_ins=jax.ShapeDtypeStruct,
     is_tracing=is_tracing,
-    value_needed=ValueNeeded,
+    value_needed=ValueNeededError,
     say_where=say_where,
     replay=replay,
     mark_seen=mark_seen,

@@ -20,7 +20,7 @@ from autojit._results import check_handed_through, take_back_tracers
 from autojit._statistics import CountedTrace
 from autojit._traced import (
     AUTO,
-    ValueNeeded,
+    ValueNeededError,
     check_places,
     is_text_of_tracer,
     values_needed,
@@ -276,29 +276,29 @@ def specialize(
                 traced_fun, args, kwargs = skeleton.unflatten(leaves)
                 if own_fun is not None:
                     traced_fun = own_fun
-                result = traced_fun(*args, **kwargs)
+                result = given = traced_fun(*args, **kwargs)
                 if issubclass(type(result), Iterator):  # an object may lie
                     result = iter(list(result))
                 if options["lost_change_warning"]:
                     warn_of_lost_changes(
                         skeleton,
                         leaves,
-                        result,
+                        (given, result),  # an iterator may be an argument
                         (traced_fun if in_tree else None, args, kwargs),
                         about.full_name,
                     )
                 # What they hold is now held by the result alone.
-                traced_fun = own_fun = args = kwargs = None
+                traced_fun = own_fun = args = kwargs = given = None
                 returned = _core.flatten_result(result, skeleton, inputs)
                 if isinstance(returned, _core.Result):
                     check_handed_through(returned.skeleton, skeleton, specialization)
                 if learns and skeleton._learned() and is_text_of_tracer(returned):
-                    raise ValueNeeded
+                    raise ValueNeededError
             except Exception as error:
                 if learns and specialization.is_called:
                     needed = values_needed(error, skeleton)
                     if needed:
-                        raise ValueNeeded(*needed) from None
+                        raise ValueNeededError(*needed) from None
                 raise
             finally:
                 take_back_tracers(skeleton._sentinels())

@@ -87,7 +87,30 @@ class _Stage:
     def _weak_type(self, aval: Any) -> bool:
         return False
 
-    def _run(self, *args: Any, **kwargs: Any) -> Any:
+
+class _CallableStage(_Stage):
+    """A stage that is called with objects and returns objects."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Arguments like those that it was made for: other arrays of the same shapes
+            and dtypes, and all else equal.
+
+        Returns
+        -------
+        object
+            As the function returns it.
+
+        Raises
+        ------
+        TypeError
+            If there is something else in the arguments. The message names the path. Or
+            if this version of JAX can't call such a stage.
+        """
         call, made = self._call, type(self).__name__.lower()
         skeleton, leaves = call.dispatcher._take_apart(*args, **kwargs)
         if skeleton != call.skeleton:
@@ -111,31 +134,11 @@ class _Stage:
         return call._replace(skeleton=skeleton).put_together(returned, leaves)
 
 
-class Traced(_Stage):
+class Traced(_CallableStage):
     """A function that was traced for a call.
 
     Beside what is here it has what `jax.stages.Traced` has.
     """
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call what was traced, where this version of JAX can.
-
-        Parameters
-        ----------
-        *args, **kwargs
-            Arguments like those that it was traced for.
-
-        Returns
-        -------
-        object
-            As the function returns it.
-
-        Raises
-        ------
-        TypeError
-            If there is something else in the arguments. The message names the path.
-        """
-        return self._run(*args, **kwargs)
 
     def _weak_type(self, aval: Any) -> bool:
         return bool(aval.weak_type)
@@ -178,32 +181,11 @@ class Lowered(_Stage):
         return Compiled(self._stage.compile(*args, **options), self._call)
 
 
-class Compiled(_Stage):
+class Compiled(_CallableStage):
     """A function that was compiled for a call.
 
     Beside what is here it has what `jax.stages.Compiled` has.
     """
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it.
-
-        Parameters
-        ----------
-        *args, **kwargs
-            Arguments like those that it was lowered for: other arrays of the same
-            shapes and dtypes, and all else equal.
-
-        Returns
-        -------
-        object
-            As the function returns it.
-
-        Raises
-        ------
-        TypeError
-            If there is something else in the arguments. The message names the path.
-        """
-        return self._run(*args, **kwargs)
 
     @property
     def output_shardings(self) -> tuple[Any, ...]:

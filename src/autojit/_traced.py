@@ -21,7 +21,7 @@ _PATH = re.compile(r"([^\W\d]\w*)((?:\.[^\W\d]\w*|\[[^\[\]]*\])*)\Z")
 _STEP = re.compile(r"\.[^\W\d]\w*|\[[^\[\]]*\]")
 
 
-class ValueNeeded(Exception):  # noqa: N818 - it is no error, but asks for a static value
+class ValueNeededError(Exception):
     """A function needs the values of leaves, whose numbers are its arguments."""
 
 

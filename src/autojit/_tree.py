@@ -94,14 +94,9 @@ def is_inexact(array: Any) -> bool:
     )
 
 
-class _Path(GetAttrKey):  # type: ignore[misc]
-    """A key that prints as the whole path to a leaf, from the object on.
-
-    It is one of JAX's kinds of keys, since checkpoints know only those.
-    """
-
-    def __str__(self) -> str:
-        return str(self.name)
+# A key that prints as the whole path to a leaf, from the object on. It is one of JAX's
+# kinds of keys, since checkpoints know only those.
+_Path = type("_Path", (GetAttrKey,), {"__str__": lambda key: str(key.name)})
 
 
 _OBJ = GetAttrKey("obj")

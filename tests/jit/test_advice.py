@@ -317,6 +317,23 @@ def in_another_order(model):
     return w + 1
 
 
+def iterator_returned(model):
+    model.log = iter([model.w, 1])
+    return model.log
+
+
+class Spent:
+    pass
+
+
+SPENT = Spent()
+
+
+def marked(model):
+    model.log = SPENT
+    return model.w
+
+
 def untouched(model):
     return model.w + 1
 
@@ -363,6 +380,8 @@ def replaced_by_an_equal(model):
     "use",
     [
         untouched,
+        iterator_returned,
+        marked,
         copy_returned,
         tuple_returned,
         in_another_order,
@@ -452,6 +471,14 @@ def test_what_belongs_to_the_caller_is_not_lost():
         return x
 
     assert lost(autojit.jit(record), X, bare, lambda: 1) == []
+
+
+def test_a_copy_of_another_kind_has_not_changed():
+    assert lost(autojit.jit(lambda it: X), iter({"a": X}.items())) == []
+
+
+def test_an_iterator_that_is_returned():
+    assert lost(autojit.jit(lambda it: it), iter([X, 2])) == []
 
 
 def test_an_iterator_that_is_used_up():

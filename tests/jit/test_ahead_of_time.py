@@ -453,9 +453,11 @@ def test_an_export_is_called_in_another_process(tmp_path):
 
 
 def test_what_was_traced_can_be_called():
-    if "__call__" not in vars(jax.stages.Traced):
-        pytest.skip("this version of JAX has no such method")
     traced = autojit.jit(lambda layer, n: {"w": layer.w + n}).trace(Layer(W), 2)
+    if "__call__" not in vars(jax.stages.Traced):  # not in older versions of JAX
+        with pytest.raises(TypeError, match="not callable"):
+            traced(Layer(W), 2)
+        return
     np.testing.assert_array_equal(traced(Layer(W + 1), 2)["w"], W + 3)
     with pytest.raises(
         TypeError, match=r"was traced for other arguments: args\[1\]: was 2"
@@ -478,14 +480,13 @@ def test_a_stand_in_within_another_trace(call):
     like = jax.ShapeDtypeStruct(X.shape, X.dtype)
 
     def shape(wrap):
-        return jax.eval_shape(lambda x: call(wrap(fun), like), like)
+        try:
+            return jax.eval_shape(lambda x: call(wrap(fun), like), like)
+        except TypeError:  # older versions of JAX take none there
+            return TypeError
 
-    try:
-        expected = shape(jax.jit)
-    except TypeError:
-        pytest.skip("this version of JAX takes none there")
     for _ in range(2):
-        assert shape(autojit.jit) == expected
+        assert shape(autojit.jit) == shape(jax.jit)
 
 
 def test_a_stand_in_that_only_describes():

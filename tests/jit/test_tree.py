@@ -471,11 +471,17 @@ def jvp(f):
 USES = [scan, nested_scan, while_loop, cond, tree_map, in_axes, compiled, jvp]
 
 
-@pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
-@pytest.mark.parametrize("name", CHANGES)
+# Where the number of leaves differs, `jvp` compares nothing that could say so.
+COMPARED = [
+    pytest.param(use, name, id=f"{use.__name__}-{name}")
+    for use in USES
+    for name in CHANGES
+    if not (use is jvp and name == "array")
+]
+
+
+@pytest.mark.parametrize(("use", "name"), COMPARED)
 def test_an_error_of_jax_names_what_differs(use, name):
-    if use is jvp and name == "array":
-        pytest.skip("JAX counts the leaves, compares nothing, and prints stars")
     f, was, now = CHANGES[name]
     with pytest.raises((TypeError, ValueError)) as caught:
         use(f)

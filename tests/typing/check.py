@@ -151,6 +151,8 @@ assert_type(tree, Tree[State])
 assert_type(tree.obj, State)
 assert_type(autojit.tree(state, inexact=True).obj.step, int)
 assert_type(autojit.tree([state]), Tree[list[State]])
+# As everywhere in this file, what is ignored has to be an error: the object of a tree
+# is not to be replaced, and `inexact` is passed by its name.
 tree.obj = state  # type: ignore[misc]
 autojit.tree(state, True)  # type: ignore[call-arg]
 
