@@ -136,12 +136,15 @@ class Survey {
       return {nullptr, false, false};
     }
     const Place* place = holder.place;
-    if (place != nullptr && !holder.is_below) {
+    if (place != nullptr) {
       std::string step = step_text(program_, route_.ways(), route_.ways().size() - 1);
       if (!step.empty()) {
         auto next = place->next.find(step);
         place = next != place->next.end() ? next->second.get() : nullptr;
       }
+    }
+    if (place != nullptr && place->status == Status::Static) {
+      return {nullptr, false, false};
     }
     bool is_below =
         holder.is_below || (place != nullptr && place->status == Status::Below);
@@ -243,19 +246,18 @@ std::unique_ptr<Places> places_of(PyObject* traced) {
   if (traced == nullptr || traced == Py_None) {
     return nullptr;
   }
-  auto places = std::make_unique<Places>(PyUnicode_Check(traced) != 0);
-  if (traced == Py_True) {
-    places->at({}).status = Status::Below;
-  }
-  Py_ssize_t count = PyTuple_Check(traced) ? PyTuple_GET_SIZE(traced) : 0;
-  for (Py_ssize_t i = 0; i < count; ++i) {
-    PyObject* leads_to = PyTuple_GET_ITEM(PyTuple_GET_ITEM(traced, i), 1);
+  auto places = std::make_unique<Places>(PyTuple_GET_ITEM(traced, 0) == Py_True);
+  PyObject* known = PyTuple_GET_ITEM(traced, 1);
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(known); ++i) {
+    PyObject* one = PyTuple_GET_ITEM(known, i);
+    PyObject* leads_to = PyTuple_GET_ITEM(one, 1);
+    bool is_traced = PyTuple_GET_ITEM(one, 2) == Py_True;
     for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(leads_to); ++k) {
       Steps steps = steps_of(PyTuple_GET_ITEM(leads_to, k));
-      if (steps.empty()) {
+      if (PyErr_Occurred() != nullptr) {
         return nullptr;
       }
-      places->at(steps).status = Status::Below;
+      places->at(steps).status = is_traced ? Status::Below : Status::Static;
     }
   }
   return places;

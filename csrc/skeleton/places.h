@@ -23,6 +23,7 @@ class Places {
     Traced,   // what stands there, by itself
     Below,    // all that is in what stands there
     ByValue,  // what stands there stays static: the function needs its value
+    Static,   // all in it stays static: the user says so
   };
   struct Place {
     Status status = Status::Unknown;
@@ -46,9 +47,10 @@ class Places {
   bool learns_;
 };
 
-// The places that an option says: None for none, True for all, "auto" for those that
-// calls tell, or a tuple of pairs of a path and all the steps, each a tuple of str, to
-// which it leads. nullptr for none, or with an exception set on failure.
+// The places that an option says: None for none, or a pair of whether calls tell more
+// of them and a tuple of those that are known: each a tuple of a path, all the steps to
+// which it leads, each a tuple of str, and whether it is traced or static. nullptr for
+// none, or with an exception set on failure.
 std::unique_ptr<Places> places_of(PyObject* traced);
 
 // The steps that a tuple of str says.

@@ -9,7 +9,6 @@ from typing import Any
 
 from autojit import _core
 from autojit._explain import Shapes, caller
-from autojit._traced import AUTO
 
 _MOST_COMPARED = 64
 _MOST_SHOWN = 5
@@ -49,7 +48,7 @@ def warn_of_retraces(
     shapes: Shapes,
     function: str,
     most: int,
-    traced: object,
+    learns: bool,
 ) -> None:
     """Warn if the traces of a function differ in few places only, when they are many.
 
@@ -65,8 +64,8 @@ def warn_of_retraces(
         What a reader calls the function.
     most : int
         How many are many.
-    traced : object
-        The option.
+    learns : bool
+        Whether all that can be traced is found by itself.
     """
     skeleton = specialization.skeleton
     before: dict[tuple[str, ...], list[_Changes]] = {}
@@ -89,7 +88,7 @@ def warn_of_retraces(
                 values = [
                     f"{path} was {v}" for path, v in zip(paths, values, strict=True)
                 ]
-            can_trace = traced != AUTO and all(change[3] for change in seen[0])
+            can_trace = not learns and all(change[3] for change in seen[0])
             advice = _what_to_do(paths, specialization, shapes, can_trace)
             _warn(
                 f"{function} has been traced and compiled {most} times, for calls that "
@@ -129,7 +128,7 @@ def _what_to_do(
         )
     if any(path in specialization.by_value for path in paths):
         return "The function needs the value, so that it can't be traced."
-    if can_trace:  # with "auto", all that can be would be by now
+    if can_trace:
         named = f'"{paths[0]}"' if len(paths) == 1 else str(paths).replace("'", '"')
         return (
             "Numbers and numpy arrays are static, as all that is no jax.Array. Pass "

@@ -76,7 +76,13 @@ class Checked(typing.NamedTuple):
         if [name for name in OPTIONS if options[name] is not None]:
             options = options | named_arguments(fun, options)
         if options["traced"] is not None:
-            options = options | {"traced": named_places(fun, options["traced"])}
+            places = named_places(
+                fun,
+                options["traced"],
+                options["static_argnums"],
+                options["static_argnames"],
+            )
+            options = options | {"traced": places}
         return self._replace(options=options)
 
 

@@ -19,7 +19,6 @@ from autojit._options import FOR_JAX
 from autojit._results import check_handed_through, take_back_tracers
 from autojit._statistics import CountedTrace
 from autojit._traced import (
-    AUTO,
     ValueNeededError,
     check_places,
     is_text_of_tracer,
@@ -243,7 +242,7 @@ def specialize(
     _check_static(specialization.skeleton, options)
     donated = leaves_in("donate", specialization.skeleton, options)
     traced = options["traced"]
-    learns = traced == AUTO
+    learns = traced is not None and traced.learns
     most_traces = options["retrace_warning"]
 
     def flat(*leaves: Any) -> Any:
@@ -260,10 +259,10 @@ def specialize(
                 about.shapes,
                 about.full_name,
                 most_traces,
-                traced,
+                learns,
             )
         skeleton = specialization.begin(own_fun)
-        if type(traced) is tuple and not specialization.others():
+        if traced is not None and not specialization.others():
             check_places(skeleton, traced)
         inputs: tuple[Any, ...] = ()
         if options["forward"]:

@@ -6,8 +6,8 @@ import ast
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from autojit import _core
 
@@ -15,7 +15,24 @@ AUTO = "auto"
 """In the place of paths: those that the calls tell."""
 
 Steps = tuple[str, ...]
-Places = tuple[tuple[str, tuple[Steps, ...]], ...]
+Place = tuple[str, tuple[Steps, ...], bool]
+
+
+class Places(NamedTuple):
+    """The option `traced` as the core takes it.
+
+    Attributes
+    ----------
+    learns : bool
+        Whether calls tell more places.
+    known : tuple
+        For each that is known the path, all steps to which it leads, since an argument
+        may be passed by its place and by its name, and whether it is traced or static.
+    """
+
+    learns: bool
+    known: tuple[Place, ...]
+
 
 _PATH = re.compile(r"([^\W\d]\w*)((?:\.[^\W\d]\w*|\[[^\[\]]*\])*)\Z")
 _STEP = re.compile(r"\.[^\W\d]\w*|\[[^\[\]]*\]")
@@ -26,8 +43,11 @@ class ValueNeededError(Exception):
 
 
 def named_places(
-    fun: Callable[..., Any], given: bool | str | Iterable[str]
-) -> bool | str | Places | None:
+    fun: Callable[..., Any],
+    given: bool | str | Iterable[str],
+    static_argnums: Sequence[int] | None,
+    static_argnames: Sequence[str] | None,
+) -> Places | None:
     """Read the option `traced`.
 
     Parameters
@@ -36,28 +56,36 @@ def named_places(
         The function.
     given : bool, str or iterable of str
         True for all arguments, ``"auto"``, or paths of arguments.
+    static_argnums, static_argnames : sequence of int and of str, optional
+        Arguments in which nothing is traced.
 
     Returns
     -------
-    True, str, tuple or None
-        True, ``"auto"``, None for nothing, or each path with all steps to which it
-        leads: an argument may be passed by its place and by its name.
+    Places or None
+        None for no places.
 
     Raises
     ------
     TypeError, ValueError
         If it is no path, or begins with a name that is no parameter's.
     """
-    if isinstance(given, bool):
-        return given or None
-    if given == AUTO:
-        return AUTO
-    paths = (given,) if isinstance(given, str) else tuple(given)
+    learns = given == AUTO
+    paths: tuple[str, ...] = ()
+    if not (learns or isinstance(given, bool)):
+        paths = (given,) if isinstance(given, str) else tuple(given)
     try:
         parameters = list(inspect.signature(fun).parameters.values())
     except (TypeError, ValueError):  # some builtins have none
         parameters = []
-    return tuple((path, _leads_to(path, parameters, fun)) for path in paths) or None
+    known = [(path, _leads_to(path, parameters, fun), True) for path in paths]
+    if given is True:
+        known.append(("", ((),), True))
+    if not (learns or known):
+        return None
+    static = [f"args[{number}]" for number in static_argnums or ()]
+    static += [f"kwargs[{name!r}]" for name in static_argnames or ()]
+    known += [("", ((step,),), False) for step in static]
+    return Places(learns, tuple(known))
 
 
 def _leads_to(
@@ -124,7 +152,7 @@ def check_places(skeleton: _core.Skeleton, places: Places) -> None:
     ----------
     skeleton : Skeleton
         Of the call.
-    places : tuple
+    places : Places
         As `named_places` returns them.
 
     Raises
@@ -132,7 +160,9 @@ def check_places(skeleton: _core.Skeleton, places: Places) -> None:
     ValueError
         If one leads nowhere, but for an argument that is not passed.
     """
-    for path, leads_to in places:
+    for path, leads_to, _ in places.known:
+        if not path:
+            continue
         roots = [steps for steps in leads_to if skeleton._leads(steps[:1])]
         if roots and not any(map(skeleton._leads, roots)):
             (steps, *_) = roots

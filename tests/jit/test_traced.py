@@ -366,6 +366,21 @@ def test_all_arguments():
     assert traces(autojit.jit(named, traced=False, share=False)) == 0
 
 
+@pytest.mark.parametrize("traced", [True, "auto", ("x", "n")])
+@pytest.mark.parametrize("static", [{"static_argnums": 1}, {"static_argnames": "n"}])
+def test_a_static_argument_is_not_traced(traced, static):
+    def fun(x, n, by=1):
+        return x * np.zeros(n["size"]).size * by
+
+    f = autojit.jit(fun, traced=traced, **static, retrace_warning=None)
+    for i in range(1, 4):
+        np.testing.assert_allclose(f(X, {"size": i}), X * i)
+        np.testing.assert_allclose(f(X, n={"size": i}), X * i)
+    assert traces(f) == 6
+    with pytest.raises(ValueError, match="is an array, in an argument that is static"):
+        f(X, {"size": X}.get("size"))
+
+
 def test_any_number_of_arguments_has_no_path():
     for name in ("numbers", "named"):
         with pytest.raises(ValueError, match="stands for any number of arguments"):
