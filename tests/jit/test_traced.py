@@ -181,6 +181,7 @@ def test_what_can_be_no_leaf_stays_static():
         range(3),
         slice(0, 4),
         {5: "a number as a key"},
+        iter([1, 2, 3]),
         (lambda: 1),
     ]
     for value in values:
@@ -220,11 +221,27 @@ def test_order_of_leaves_in_objects_with_an_order_of_their_own():
         state.name, state.step, state.params = "adam", step, params
         return state
 
-    f = autojit.jit(lambda s: s.params * 10 + s.step, traced="s.step")
-    np.testing.assert_allclose(f(State(X, 1)), X * 10 + 1)
-    np.testing.assert_allclose(f(made(2, X)), X * 10 + 2)
-    np.testing.assert_allclose(f(made(3, X + 1)), X * 10 + 13)
+    f = autojit.jit(lambda s, y: s.params * 10 + s.step + 100 * y, traced="s.step")
+    np.testing.assert_allclose(f(State(X, 1), X), X * 110 + 1)
+    np.testing.assert_allclose(f(made(2, X), X), X * 110 + 2)
+    np.testing.assert_allclose(f(made(3, X + 1), X), X * 110 + 13)
     assert traces(f) == 1
+
+
+def test_what_stands_after_a_reduction():
+    f = autojit.jit(lambda r, y: r.n * 10 + y, traced="r.n")
+    for i in range(3):
+        np.testing.assert_allclose(f(Reduced(i), X + i), X + 11 * i)
+    assert traces(f) == 1
+
+
+def test_a_numpy_array_that_is_not_named_is_copied():
+    table = np.ones(3)
+    f = autojit.jit(lambda n, table: X * n + table, traced="n")
+    f(1, table)
+    table[:] = 2
+    np.testing.assert_allclose(f(1, table), X + 2)
+    assert traces(f) == 2
 
 
 def test_a_callable_object_and_methods():
