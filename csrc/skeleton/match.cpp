@@ -876,7 +876,6 @@ namespace {
 template <typename Walk>
 Match match_held(const Program& program, PyObject** leaves, bool any_leaf,
                  NodeObjects& opaque, Walk walk) {
-  std::fill(leaves, leaves + program.leaves, nullptr);
   if (plans_are_stale() || !has_room(program)) {
     return Match::No;
   }
@@ -902,6 +901,7 @@ Match match_functions(const Program& program, Walk walk) {
 
 Match match_object(const Program& program, PyObject* object, PyObject** leaves,
                    bool any_leaf, NodeObjects& opaque) {
+  std::fill(leaves, leaves + program.leaves, nullptr);
   return match_held(program, leaves, any_leaf, opaque,
                     [&](Matcher& matcher) { return matcher.object(object); });
 }
