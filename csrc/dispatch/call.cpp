@@ -12,6 +12,7 @@
 #include "skeleton/check.h"
 #include "skeleton/closures.h"
 #include "skeleton/dependencies.h"
+#include "skeleton/fingerprint.h"
 #include "skeleton/flatten.h"
 #include "skeleton/match.h"
 #include "skeleton/places.h"
@@ -392,19 +393,120 @@ bool find_or_make(Dispatcher* self, CallView& call, ByHash& by_hash) {
   }
 }
 
-// No specialization that was used last serves the call: look it up by hash, or make it.
+// What a dispatcher has called last, borrowed, if that is still in its table.
+Specialization* last_of(const Dispatcher* self) {
+  return self->removals == self->table->removals ? self->last : nullptr;
+}
+
+// What is likely to come after a specialization that is in the table, borrowed, or
+// nullptr.
+Specialization* follower_of(const Dispatcher* self, const Specialization* last) {
+  Specialization* follower = last->follower;
+  bool is_likely = last->is_sure && last->removals == self->table->removals &&
+                   follower->proven && self->admissions->has(follower);
+  return is_likely ? follower : nullptr;
+}
+
+[[gnu::noinline]] void note_follower(Specialization* last, Specialization* one,
+                                     std::uint64_t removals) {
+  last->is_followed = one != last;
+  if (one != last) {
+    last->is_sure = last->follower == one && last->removals == removals;
+    last->follower = one;
+    last->removals = removals;
+  }
+}
+
+// Notes that a dispatcher calls a specialization, which is in its table, after another.
+[[gnu::always_inline]] inline void note_call(Dispatcher* self, Specialization* last,
+                                             Specialization* one) {
+  std::uint64_t removals = self->table->removals;
+  if (last != nullptr && (last != one || last->is_followed)) {
+    note_follower(last, one, removals);
+  }
+  self->last = one;
+  self->removals = removals;
+}
+
+// Takes a call apart and looks its specialization up by hash, or makes it.
 Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager) {
+  call.places = self->table->places;
+  std::uint64_t number = fingerprint_of(call);
   ByHash by_hash;
   if (!find_or_make(self, call, by_hash)) {
     return {};
   }
   const Served served = by_hash.served();
-  Table* table = self->table;
-  if (table->newest == served.specialization) {
-    self->last = served.specialization;
-    self->removals = table->removals;
+  if (self->table->newest == served.specialization) {
+    note_call(self, last_of(self), served.specialization);
+    note_fingerprint(served.specialization, number);
   }
   return run(self, call, served, is_eager);
+}
+
+// Serves a call by a specialization if it matches. False, and nothing has been done, if
+// it does not. `last` is what the dispatcher called before. Inlined: a hit goes through
+// it.
+[[gnu::always_inline]] inline bool serve(Dispatcher* self, CallView& call,
+                                         Specialization* last, Specialization* one,
+                                         Owned& result, bool& is_eager) {
+  std::uint64_t removals = self->table->removals;
+  // Held: what matching or the call runs may drop the specialization.
+  Owned held = Owned::borrow(one->object());
+  Owned skeleton = Owned::borrow(one->skeleton->object());
+  Owned compiled = Owned::borrow(one->compiled);
+  const Program& program = as_skeleton(skeleton.get())->program;
+  Leaves leaves(program.leaves);
+  NodeObjects opaque;
+  Match match = match_call(program, call, leaves.data(), opaque);
+  if (match == Match::Error) {
+    return true;
+  }
+  if (match == Match::No || (one->by_identity && !opaque.empty())) {
+    return false;
+  }
+  call.hold();
+  if (self->table->removals == removals) {
+    use(one);
+    note_call(self, last, one);
+  }
+  result = run(self, call,
+               {one, compiled.get(), as_skeleton(skeleton.get()), leaves.data(),
+                program.leaves, opaque, false},
+               is_eager);
+  return true;
+}
+
+// The one that was tried first does not serve the call. Try what else is likely: what
+// was called last or follows that, and what has served a call like it.
+[[gnu::noinline]] Owned dispatch_otherwise(Dispatcher* self, CallView& call,
+                                           const Specialization* tried,
+                                           bool& is_eager) {
+  Table* table = self->table;
+  Owned result;
+  auto serves = [&](Specialization* one) {
+    return one->table == table && one->proven && self->admissions->has(one) &&
+           serve(self, call, last_of(self), one, result, is_eager);
+  };
+  Owned second;
+  if (Specialization* last = last_of(self); last != nullptr && tried != nullptr) {
+    Specialization* other = tried == last ? follower_of(self, last) : last;
+    second = Owned::borrow(other != nullptr ? other->object() : nullptr);
+  }
+  if (second && serves(as_specialization(second.get()))) {
+    return result;
+  }
+  if (table->by_fingerprint->size() > 1) {
+    call.places = table->places;
+    OwnedVector likely = likely_ones(*table, fingerprint_of(call));
+    for (PyObject* object : likely) {
+      Specialization* one = as_specialization(object);
+      if (one != tried && object != second.get() && serves(one)) {
+        return result;
+      }
+    }
+  }
+  return dispatch_by_hash(self, call, is_eager);
 }
 
 // Takes the first frames of the exception that is set, those of one file of ours, out
@@ -498,38 +600,20 @@ Owned take_apart(Dispatcher* self, CallView& call) {
 }
 
 Owned dispatch(Dispatcher* self, CallView& call, bool& is_eager) {
-  Table* table = self->table;
-  std::uint64_t removals = table->removals;
   // Other dispatchers of the function may have been here since.
-  bool is_known = self->last != nullptr && self->removals == removals;
-  Specialization* last = is_known ? self->last : table->newest;
-  if (last == nullptr || !last->proven || (!is_known && !self->admissions->has(last))) {
-    return dispatch_by_hash(self, call, is_eager);
+  Specialization* known = last_of(self);
+  Specialization* last = known != nullptr ? known : self->table->newest;
+  if (last == nullptr || !last->proven ||
+      (known == nullptr && !self->admissions->has(last))) {
+    return dispatch_otherwise(self, call, nullptr, is_eager);
   }
-  // Held: what matching or the call runs may drop the specialization.
-  Owned held = Owned::borrow(last->object());
-  Owned skeleton = Owned::borrow(last->skeleton->object());
-  Owned compiled = Owned::borrow(last->compiled);
-  const Program& program = as_skeleton(skeleton.get())->program;
-  Leaves leaves(program.leaves);
-  NodeObjects opaque;
-  Match match = match_call(program, call, leaves.data(), opaque);
-  if (match == Match::Error) {
-    return {};
+  Specialization* next = last->is_followed ? follower_of(self, last) : nullptr;
+  Specialization* first = next != nullptr ? next : last;
+  Owned result;
+  if (!serve(self, call, last, first, result, is_eager)) {
+    return dispatch_otherwise(self, call, first, is_eager);
   }
-  if (match == Match::No || (last->by_identity && !opaque.empty())) {
-    return dispatch_by_hash(self, call, is_eager);
-  }
-  call.hold();
-  if (table->removals == removals) {
-    use(last);
-    self->last = last;
-    self->removals = removals;
-  }
-  return run(self, call,
-             {last, compiled.get(), as_skeleton(skeleton.get()), leaves.data(),
-              program.leaves, opaque, false},
-             is_eager);
+  return result;
 }
 
 }  // namespace autojit

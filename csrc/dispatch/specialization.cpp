@@ -224,8 +224,12 @@ Owned new_specialization(Skeleton* skeleton) {
   one->began = one->tracing = one->calling = 0;
   one->id = new_id();
   one->used = 0;
+  one->fingerprint = 0;
+  one->follower = nullptr;
+  one->removals = 0;
   one->in_flight = 0;
-  one->proven = one->by_identity = one->is_of_one = false;
+  one->is_sure = one->is_followed = false;
+  one->is_fingerprinted = one->proven = one->by_identity = one->is_of_one = false;
   Owned owned = Owned::steal(one->object());
   PyObject_GC_Track(owned.get());
   return owned;

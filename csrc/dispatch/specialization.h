@@ -34,9 +34,17 @@ struct Specialization {
   std::uint64_t began;
   std::uint64_t tracing;
   std::uint64_t calling;
-  std::uint64_t id;         // by which dispatchers know it, see `Admissions`
-  std::uint64_t used;       // the number of its last use, of all uses of all tables
+  std::uint64_t id;           // by which dispatchers know it, see `Admissions`
+  std::uint64_t used;         // the number of its last use, of all uses of all tables
+  std::uint64_t fingerprint;  // of the last call that was looked up, see `Table`
+  // The other one that a dispatcher called after it the last time, borrowed. Holds as
+  // long as its table has had so many removals.
+  Specialization* follower;
+  std::uint64_t removals;
+  bool is_sure;      // so it was the time before
+  bool is_followed;  // by the follower, the last time, and not by itself once more
   std::uint32_t in_flight;  // calls of it that began before one had returned
+  bool is_fingerprinted;    // its table has it by its fingerprint
   bool proven;              // a call of it has returned
   // A result hands through what belongs to the functions or opaque objects of the call:
   // those of another call can't stand for them, even if they are equal.

@@ -47,6 +47,7 @@ void table_dealloc(PyObject* self) {
   tables().erase(table);
   clear(table);
   delete table->by_hash;
+  delete table->by_fingerprint;
   delete table->places;
   Py_XDECREF(table->options);
   Py_XDECREF(table->like);
@@ -84,6 +85,8 @@ Owned new_table(PyObject* options, const Bounds& bounds) {
   }
   table->by_hash =
       new (std::nothrow) std::unordered_multimap<Py_hash_t, Specialization*>;
+  table->by_fingerprint =
+      new (std::nothrow) std::unordered_multimap<std::uint64_t, Specialization*>;
   table->newest = nullptr;
   table->removals = 0;
   table->hits = table->misses = table->traces = 0;
@@ -98,7 +101,7 @@ Owned new_table(PyObject* options, const Bounds& bounds) {
   table->parked_later = table->parked_earlier = nullptr;
   Owned owned = Owned::steal(table->object());
   PyObject_GC_Track(owned.get());
-  if (table->by_hash == nullptr) {
+  if (table->by_hash == nullptr || table->by_fingerprint == nullptr) {
     throw std::bad_alloc();
   }
   tables().insert(table);
@@ -297,6 +300,45 @@ void settle(Specialization* specialization, bool worked) {
   }
 }
 
+namespace {
+
+template <typename Map>
+void erase(Map& map, typename Map::key_type key, const Specialization* one) {
+  auto [begin, end] = map.equal_range(key);
+  map.erase(std::find_if(begin, end,
+                         [one](const auto& filed) { return filed.second == one; }));
+}
+
+void forget_fingerprint(Table* table, Specialization* one) {
+  if (std::exchange(one->is_fingerprinted, false)) {
+    erase(*table->by_fingerprint, one->fingerprint, one);
+  }
+}
+
+}  // namespace
+
+void note_fingerprint(Specialization* specialization, std::uint64_t fingerprint) {
+  Table* table = specialization->table;
+  if (table == nullptr || (specialization->is_fingerprinted &&
+                           specialization->fingerprint == fingerprint)) {
+    return;
+  }
+  forget_fingerprint(table, specialization);
+  table->by_fingerprint->emplace(fingerprint, specialization);
+  specialization->fingerprint = fingerprint;
+  specialization->is_fingerprinted = true;
+}
+
+OwnedVector likely_ones(const Table& table, std::uint64_t fingerprint) {
+  constexpr std::size_t kMost = 16;  // then to take it apart is no dearer
+  OwnedVector ones;
+  auto [begin, end] = table.by_fingerprint->equal_range(fingerprint);
+  for (auto at = begin; at != end && ones.size() < kMost; ++at) {
+    ones.borrow(at->second->object());
+  }
+  return ones;
+}
+
 Owned take_out(Specialization* specialization) {
   Table* table = std::exchange(specialization->table, nullptr);
   ++table->removals;
@@ -306,10 +348,8 @@ Owned take_out(Specialization* specialization) {
   table->bytes -= specialization->bytes;
   table->hits += specialization->hits;
   process_limits.programs -= specialization->programs;
-  auto [begin, end] = table->by_hash->equal_range(specialization->hash);
-  table->by_hash->erase(std::find_if(begin, end, [specialization](const auto& filed) {
-    return filed.second == specialization;
-  }));
+  forget_fingerprint(table, specialization);
+  erase(*table->by_hash, specialization->hash, specialization);
   return Owned::steal(specialization->object());
 }
 

@@ -27,6 +27,9 @@ struct Table {
   PyObject_HEAD
   // Owned references to specializations.
   std::unordered_multimap<Py_hash_t, Specialization*>* by_hash;
+  // Some of them, borrowed, by the fingerprint of a call that each has served: it says
+  // which is likely to serve another, before that is taken apart.
+  std::unordered_multimap<std::uint64_t, Specialization*>* by_fingerprint;
   Specialization* newest;  // the one used last, or nullptr if that has gone
   std::uint64_t removals;  // how often one has gone
   std::uint64_t hits;      // of specializations that have gone
@@ -111,6 +114,12 @@ Owned by_value_in(const Table* table);
 // Whether something is learned from a call that has no specialization: at which places
 // numbers are to be traced. 1, 0, or -1 with an exception set. May run Python.
 int learn_from(Table* table, Skeleton* skeleton);
+
+// Notes that a specialization has served a call of this fingerprint, if it is still in
+// its table.
+void note_fingerprint(Specialization* specialization, std::uint64_t fingerprint);
+// Those that have served such calls, up to a few.
+OwnedVector likely_ones(const Table& table, std::uint64_t fingerprint);
 
 // How often its specializations have served a call, but for the first of each.
 std::uint64_t hits_of(const Table& table);

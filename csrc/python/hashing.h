@@ -39,4 +39,20 @@ inline std::uint64_t hash_bytes(const char* data, std::size_t size) {
   return mixed;
 }
 
+// The hash of some of many bytes, from the first to the last of them.
+inline std::uint64_t hash_sample(const char* data, std::size_t size) {
+  constexpr std::size_t kPieces = 16;
+  constexpr std::size_t kPiece = 32;
+  if (size <= kPieces * kPiece) {
+    return hash_bytes(data, size);
+  }
+  std::uint64_t mixed = size;
+  for (std::size_t i = 0; i < kPieces; ++i) {
+    std::size_t begin = (size - kPiece) / (kPieces - 1) * i;
+    begin = i + 1 == kPieces ? size - kPiece : begin;
+    mixed = mix(mixed, hash_bytes(data + begin, kPiece));
+  }
+  return mixed;
+}
+
 }  // namespace autojit

@@ -59,6 +59,25 @@ inline Owned on_death(PyObject* object, PyMethodDef& function) {
   return Owned::steal(callback ? PyWeakref_NewRef(object, callback.get()) : nullptr);
 }
 
+// Whether an exact int is of one digit, and then its value.
+inline bool is_short_int(PyObject* object, std::uint64_t& value) {
+  auto* number = reinterpret_cast<PyLongObject*>(object);
+#if PY_VERSION_HEX < 0x030C0000
+  Py_ssize_t size = Py_SIZE(object);
+  if (size < -1 || size > 1) {
+    return false;
+  }
+  value =
+      static_cast<std::uint64_t>(size * static_cast<Py_ssize_t>(number->ob_digit[0]));
+#else
+  if (PyUnstable_Long_IsCompact(number) == 0) {
+    return false;
+  }
+  value = static_cast<std::uint64_t>(PyUnstable_Long_CompactValue(number));
+#endif
+  return true;
+}
+
 // The first weak reference to an object, or nullptr.
 inline PyWeakReference* weak_references(PyObject* object) {
   Py_ssize_t offset = Py_TYPE(object)->tp_weaklistoffset;

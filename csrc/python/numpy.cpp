@@ -222,6 +222,20 @@ std::uint64_t hash(PyObject* object) {
                      3U;
 }
 
+std::uint64_t hash_sample(PyObject* object) {
+  auto* array = reinterpret_cast<PyArrayObject*>(object);
+  const auto* shape = reinterpret_cast<const char*>(PyArray_DIMS(array));
+  std::uint64_t mixed = hash_bytes(
+      shape, sizeof(npy_intp) * static_cast<std::size_t>(PyArray_NDIM(array)));
+  // Others have gaps between their items, or the addresses of objects in them.
+  bool is_whole = (PyArray_IS_C_CONTIGUOUS(array) || PyArray_IS_F_CONTIGUOUS(array)) &&
+                  is_plain(object) && !has_fields(array);
+  return is_whole ? mix(mixed, autojit::hash_sample(
+                                   PyArray_BYTES(array),
+                                   static_cast<std::size_t>(PyArray_NBYTES(array))))
+                  : mixed;
+}
+
 namespace {
 
 template <typename Scalar>

@@ -31,6 +31,8 @@ int same(PyObject* ours, PyObject* other);
 int same_slowly(PyObject* ours, PyObject* other);
 // Of the class of an array's dtype, its shape and its bytes. `copy_of` has made it.
 std::uint64_t hash(PyObject* object);
+// Of an array as the user has it: of its shape and some of its bytes. Runs nothing.
+std::uint64_t hash_sample(PyObject* object);
 
 // Whether a class is that of scalars of fixed size and without padding.
 bool is_scalar_type(PyTypeObject* type);

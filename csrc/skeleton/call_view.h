@@ -26,6 +26,8 @@ struct CallView {
   bool has_stand_ins = false;
   // Where numbers are leaves too; nullptr for nowhere.
   const Places* places = nullptr;
+  // 0 before anyone has asked for it.
+  std::uint64_t fingerprint = 0;
   // How many of the arguments are held, in one of the two.
   std::size_t held = 0;
   std::array<PyObject*, 8> few = {};
