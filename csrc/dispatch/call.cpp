@@ -1,5 +1,6 @@
 #include "dispatch/call.h"
 
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -445,11 +446,10 @@ Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager) {
 }
 
 // Serves a call by a specialization if it matches. False, and nothing has been done, if
-// it does not. `last` is what the dispatcher called before. Inlined: a hit goes through
-// it.
+// it does not. Inlined: a hit goes through it.
 [[gnu::always_inline]] inline bool serve(Dispatcher* self, CallView& call,
-                                         Specialization* last, Specialization* one,
-                                         Owned& result, bool& is_eager) {
+                                         Specialization* one, Owned& result,
+                                         bool& is_eager) {
   std::uint64_t removals = self->table->removals;
   // Held: what matching or the call runs may drop the specialization.
   Owned held = Owned::borrow(one->object());
@@ -468,7 +468,7 @@ Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager) {
   call.hold();
   if (self->table->removals == removals) {
     use(one);
-    note_call(self, last, one);
+    note_call(self, last_of(self), one);
   }
   result = run(self, call,
                {one, compiled.get(), as_skeleton(skeleton.get()), leaves.data(),
@@ -477,36 +477,57 @@ Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager) {
   return true;
 }
 
-// The one that was tried first does not serve the call. Try what else is likely: what
-// was called last or follows that, and what has served a call like it.
-[[gnu::noinline]] Owned dispatch_otherwise(Dispatcher* self, CallView& call,
-                                           const Specialization* tried,
-                                           bool& is_eager) {
-  Table* table = self->table;
-  Owned result;
-  auto serves = [&](Specialization* one) {
-    return one->table == table && one->proven && self->admissions->has(one) &&
-           serve(self, call, last_of(self), one, result, is_eager);
-  };
-  Owned second;
-  if (Specialization* last = last_of(self); last != nullptr && tried != nullptr) {
-    Specialization* other = tried == last ? follower_of(self, last) : last;
-    second = Owned::borrow(other != nullptr ? other->object() : nullptr);
+// What else may serve a call that the first one tried does not: what was called last or
+// follows that, and then what has served a call of its fingerprint.
+class Others {
+ public:
+  Others(const Dispatcher* self, const Specialization* tried) : tried_(tried) {
+    Specialization* last = last_of(self);
+    if (last == nullptr || tried == nullptr) {
+      return;
+    }
+    Specialization* other = last == tried ? follower_of(self, last) : last;
+    if (other != nullptr) {
+      likely_.borrow(other->object());
+    }
   }
-  if (second && serves(as_specialization(second.get()))) {
-    return result;
-  }
-  if (table->by_fingerprint->size() > 1) {
-    call.places = table->places;
-    OwnedVector likely = likely_ones(*table, fingerprint_of(call));
-    for (PyObject* object : likely) {
-      Specialization* one = as_specialization(object);
-      if (one != tried && object != second.get() && serves(one)) {
-        return result;
+
+  // Held here; nullptr if there is none left.
+  Specialization* next(const Dispatcher* self, CallView& call) {
+    Table* table = self->table;
+    for (;;) {
+      if (next_ == likely_.size()) {
+        if (std::exchange(has_all_, true) || table->by_fingerprint->size() < 2) {
+          return nullptr;
+        }
+        call.places = table->places;
+        for (PyObject* one : likely_ones(*table, fingerprint_of(call))) {
+          likely_.borrow(one);
+        }
+        continue;
+      }
+      Specialization* one = as_specialization(likely_[next_++]);
+      bool is_new = one != tried_ && (next_ == 1 || one->object() != likely_[0]);
+      if (is_new && one->table == table && one->proven && self->admissions->has(one)) {
+        return one;
       }
     }
   }
-  return dispatch_by_hash(self, call, is_eager);
+
+ private:
+  const Specialization* tried_;  // may have gone
+  OwnedVector likely_;
+  std::size_t next_ = 0;
+  bool has_all_ = false;
+};
+
+[[gnu::noinline]] Specialization* next_of(std::unique_ptr<Others>& others,
+                                          const Dispatcher* self, CallView& call,
+                                          const Specialization* tried) {
+  if (others == nullptr) {
+    others = std::make_unique<Others>(self, tried);
+  }
+  return others->next(self, call);
 }
 
 // Takes the first frames of the exception that is set, those of one file of ours, out
@@ -603,17 +624,21 @@ Owned dispatch(Dispatcher* self, CallView& call, bool& is_eager) {
   // Other dispatchers of the function may have been here since.
   Specialization* known = last_of(self);
   Specialization* last = known != nullptr ? known : self->table->newest;
-  if (last == nullptr || !last->proven ||
-      (known == nullptr && !self->admissions->has(last))) {
-    return dispatch_otherwise(self, call, nullptr, is_eager);
+  Specialization* first = nullptr;
+  if (last != nullptr && last->proven &&
+      (known != nullptr || self->admissions->has(last))) {
+    Specialization* next = last->is_followed ? follower_of(self, last) : nullptr;
+    first = next != nullptr ? next : last;
   }
-  Specialization* next = last->is_followed ? follower_of(self, last) : nullptr;
-  Specialization* first = next != nullptr ? next : last;
-  Owned result;
-  if (!serve(self, call, last, first, result, is_eager)) {
-    return dispatch_otherwise(self, call, first, is_eager);
+  std::unique_ptr<Others> others;
+  Specialization* one = first != nullptr ? first : next_of(others, self, call, first);
+  for (; one != nullptr; one = next_of(others, self, call, first)) {
+    Owned result;
+    if (serve(self, call, one, result, is_eager)) {
+      return result;
+    }
   }
-  return result;
+  return dispatch_by_hash(self, call, is_eager);
 }
 
 }  // namespace autojit
