@@ -139,6 +139,11 @@ PyObject* py_fill_group(PyObject* /*module*/, PyObject* args) {
   Py_RETURN_NONE;
 }
 
+PyObject* py_forget_plans(PyObject* /*module*/, PyObject* /*args*/) {
+  copyreg_version = UINT64_MAX;
+  Py_RETURN_NONE;
+}
+
 PyObject* py_configure(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
   if (config.leaf_types != nullptr) {
     PyErr_SetString(PyExc_RuntimeError, "autojit is already configured");
@@ -283,6 +288,9 @@ PyMethodDef module_methods[] = {
     {"fill_group", py_fill_group, METH_VARARGS,
      "fill_group(group, exceptions, /)\n--\n\n"
      "Put other exceptions into an exception group that no one else has seen."},
+    {"forget_plans", py_forget_plans, METH_NOARGS,
+     "forget_plans()\n--\n\n"
+     "Ask each class once more how its instances are taken apart."},
     {"configure", as_method(py_configure), METH_VARARGS | METH_KEYWORDS,
      "configure(**config)\n--\n\n"
      "Hand over what the core needs of Python, once, at import."},

@@ -32,6 +32,8 @@ enum class Kind : std::uint8_t {
   Opaque,     // handed through whole; compares with `==` if it can be hashed
   Owner,      // handed through whole; equal to itself while its content is
   Stateless,  // an instance without state, handed through whole
+  Constant,   // an instance that never changes, compared by its reduction
+  Fresh,      // an instance that says nothing, made anew where it is needed
   Unset,      // a slot without a value
   Ref,        // an object that has occurred before
   Extent,     // follows a node: how much belongs to it
@@ -147,6 +149,8 @@ inline constexpr std::array<KindRow, kKinds> kTable = [] {
       {Kind::Opaque, P::Whole, E::Slot},
       {Kind::Owner, P::Whole, E::Slot, S::Index},
       {Kind::Stateless, P::Whole, E::Slot, S::Alone},
+      {Kind::Constant, P::Whole, E::None, S::Index},
+      {Kind::Fresh, P::Class, E::None, S::None, Step::None, "(", ")"},
       {Kind::Unset},
       {Kind::Ref, P::None, E::None, S::Index},
       {Kind::Extent, P::Number, E::Content, S::Nodes},

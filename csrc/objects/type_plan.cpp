@@ -103,47 +103,14 @@ bool add_entry(PyTypeObject* type, NewPlan plan) {
   return true;
 }
 
-// Whether `function` is one of the `__getstate__` / `__setstate__` that are known to
-// give and take the whole ordinary state. Runs Python if its name does, and may leave
-// an exception that is no refusal.
-bool is_known_ordinary(PyObject* function) {
-  if (!PyFunction_Check(function)) {
-    return false;
-  }
-  Owned module = Owned::steal(PyObject_GetAttr(function, names.module));
-  Owned qualname = Owned::steal(PyObject_GetAttr(function, names.qualname));
-  if (!module || !qualname) {
-    clear_refusal();
-    return false;
-  }
-  Owned full =
-      Owned::steal(PyUnicode_FromFormat("%S.%S", module.get(), qualname.get()));
-  int known = full ? PySet_Contains(config.ordinary_state, full.get()) : -1;
-  if (known < 0) {
-    clear_refusal();
-  }
-  return known > 0;
-}
-
 // No `__reduce__` and the like: the state of an instance is all there is.
 bool reduces_by_default(PyTypeObject* type) {
   if (!is_objects_own(type, names.reduce_ex) || !is_objects_own(type, names.reduce) ||
       python::type_lookup(type, names.getnewargs_ex) != nullptr) {
     return false;
   }
-  Owned getstate = Owned::borrow(python::type_lookup(type, names.getstate));
-  Owned setstate = Owned::borrow(python::type_lookup(type, names.setstate));
-  bool known = false;
-  if (!is_objects_own(type, names.getstate)) {
-    if (!is_known_ordinary(getstate.get())) {
-      return false;
-    }
-    known = true;
-  }
-  if (setstate && !(known && is_known_ordinary(setstate.get()))) {
-    return false;
-  }
-  if (PyErr_Occurred() != nullptr) {
+  if (!is_objects_own(type, names.getstate) ||
+      python::type_lookup(type, names.setstate) != nullptr) {
     return false;
   }
   int registered =
@@ -339,6 +306,46 @@ int find_state(TypePlan& plan, PyObject* object) {
   return 1;
 }
 
+// Keeps those of the slots that were registered, and adds what stands in `__dict__`.
+void keep_attributes(TypePlan& plan, PyObject* attributes) {
+  std::vector<TypePlan::Slot> slots;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(attributes); ++i) {
+    PyObject* name = PyTuple_GET_ITEM(attributes, i);
+    Py_ssize_t offset = -1;
+    for (const TypePlan::Slot& slot : plan.slots) {
+      offset = PyUnicode_Compare(slot.name.get(), name) == 0 ? slot.offset : offset;
+    }
+    slots.push_back({Owned::borrow(name), offset});
+  }
+  plan.slots = std::move(slots);
+  plan.has_dict = false;
+}
+
+// Fills the plan of a class whose state is known otherwise, see `state_of`. 1 if it is,
+// 0, or -1 with an exception set. Runs Python.
+int plan_known(TypePlan& plan, PyObject* object) {
+  Owned state = Owned::steal(PyObject_CallOneArg(config.state_of, object));
+  if (!state || state.get() == Py_None) {
+    return state ? 0 : -1;
+  }
+  if (state.get() == Py_True) {
+    plan.kind = Kind::Constant;
+    return 1;
+  }
+  PyObject* attributes = PyTuple_GET_ITEM(state.get(), 0);
+  PyObject* make = PyTuple_GET_ITEM(state.get(), 1);
+  if (!plan.shows_state) {
+    return 0;
+  }
+  plan.make = Owned::borrow(make != Py_None ? make : nullptr);
+  plan.kind = Kind::Instance;
+  if (attributes != Py_None) {
+    plan.kind = PyTuple_GET_SIZE(attributes) == 0 ? Kind::Fresh : Kind::Instance;
+    keep_attributes(plan, attributes);
+  }
+  return !plan.has_dict || find_fields(plan) ? 1 : -1;
+}
+
 // Fills the plan of a class that is none of the known ones. False with an exception set
 // on failure. May run Python.
 bool plan_instance(TypePlan& plan, PyObject* object) {
@@ -350,8 +357,15 @@ bool plan_instance(TypePlan& plan, PyObject* object) {
   plan.shows_state = shows_state != 0;
   plan.owns =
       made_by_class_statement(type) && python::type_lookup(type, names.del) != nullptr;
-  if (plan.shows_state && reduces_by_default(type) &&
-      python::type_lookup(type, names.getnewargs) == nullptr) {
+  bool is_ordinary = plan.shows_state && reduces_by_default(type) &&
+                     python::type_lookup(type, names.getnewargs) == nullptr;
+  if (!is_ordinary || PyDict_GET_SIZE(config.registered_state) != 0) {
+    int known = PyErr_Occurred() == nullptr ? plan_known(plan, object) : -1;
+    if (known != 0) {
+      return known > 0;
+    }
+  }
+  if (is_ordinary) {
     plan.kind = Kind::Instance;
     return !plan.has_dict || find_fields(plan);
   }
@@ -457,8 +471,9 @@ bool same_plan(const TypePlan& a, const TypePlan& b) {
          a.may_omit == b.may_omit && a.is_users == b.is_users &&
          std::equal(a.slots.begin(), a.slots.end(), b.slots.begin(), b.slots.end(),
                     [](const TypePlan::Slot& x, const TypePlan::Slot& y) {
-                      return x.offset == y.offset;
-                    });
+                      return x.offset == y.offset && x.name.get() == y.name.get();
+                    }) &&
+         a.make.get() == b.make.get();
 }
 
 const TypePlan* make_or_renew(PyObject* object) {
@@ -548,7 +563,30 @@ bool is_finalize_among(PyWeakReference* reference) {
   return false;
 }
 
+PyObject* TypePlan::Slot::in_dict(PyObject* object) const {
+  PyObject* dict = python::instance_dict(object);
+  PyObject* found =
+      dict != nullptr ? PyDict_GetItemWithError(dict, name.get()) : nullptr;
+  if (found == nullptr) {
+    PyErr_Clear();
+  }
+  return found;
+}
+
+bool TypePlan::Slot::set(PyObject* object, PyObject* value) const {
+  Owned owned = Owned::steal(value);
+  if (offset >= 0) {
+    Owned old = Owned::steal(std::exchange(place(object), owned.release()));
+    return true;
+  }
+  Owned dict = Owned::steal(PyObject_GenericGetDict(object, nullptr));
+  return dict && PyDict_SetItem(dict.get(), name.get(), owned.get()) == 0;
+}
+
 bool is_stateless(const TypePlan& plan, PyObject* object) {
+  if (plan.make) {
+    return false;
+  }
   PyObject* dict = nullptr;
   if (plan.has_dict && (!python::get_instance_dict(object, dict) ||
                         (dict != nullptr && PyDict_GET_SIZE(dict) != 0))) {
@@ -580,6 +618,19 @@ PyObject* new_instance(PyTypeObject* type, bool has_state) {
     }
   }
   return PyBaseObject_Type.tp_new(type, no_args, nullptr);
+}
+
+PyObject* make_instance(const TypePlan& plan) {
+  if (!plan.make) {
+    return new_instance(plan.type, true);
+  }
+  Owned made = Owned::steal(PyObject_CallNoArgs(plan.make.get()));
+  if (made && Py_TYPE(made.get()) != plan.type) {
+    PyErr_Format(PyExc_TypeError, "what was registered to make one made one of %s",
+                 Py_TYPE(made.get())->tp_name);
+    return nullptr;
+  }
+  return made.release();
 }
 
 namespace {

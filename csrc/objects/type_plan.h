@@ -14,14 +14,24 @@ namespace autojit {
 // Shared by the table of plans and the nodes that were made by it: a class that garbage
 // collection is about to clear leaves the table before its skeletons go.
 struct TypePlan {
-  // A `__slots__` entry.
+  // A `__slots__` entry, or an entry of `__dict__` that was registered: then its offset
+  // is -1.
   struct Slot {
     Owned name;
     Py_ssize_t offset;
 
-    PyObject*& value(PyObject* object) const {
+    // Borrowed, or nullptr. Runs no Python.
+    PyObject* value(PyObject* object) const {
+      return offset >= 0 ? place(object) : in_dict(object);
+    }
+    // Steals the value. False with an exception set on failure. May run Python.
+    bool set(PyObject* object, PyObject* value) const;
+
+   private:
+    PyObject*& place(PyObject* object) const {
       return *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + offset);
     }
+    PyObject* in_dict(PyObject* object) const;
   };
   PyTypeObject* type;  // borrowed: each node owns a reference to it
   Kind kind = Kind::Reduce;
@@ -50,6 +60,8 @@ struct TypePlan {
   // attributes by, in its own order.
   OwnedVector fields;
   std::vector<Slot> slots;
+  // Makes an instance, see `register_state`; nothing for `object.__new__`.
+  Owned make;
   mutable std::uint32_t owners = 1;
 
   // Whether the class is still as it was when the plan was made.
@@ -106,6 +118,8 @@ inline bool is_leaf_type(PyTypeObject* type) {
 // state is made by `object.__new__`; for one that has none the class's own `__new__` is
 // asked first, as unpickling would: it may be a singleton. May run Python.
 PyObject* new_instance(PyTypeObject* type, bool has_state);
+// One that is made as was registered, or else by `object.__new__`. The same.
+PyObject* make_instance(const TypePlan& plan);
 
 // Whether an instance has no state at all. Its plan shows the state. Runs nothing.
 bool is_stateless(const TypePlan& plan, PyObject* object);

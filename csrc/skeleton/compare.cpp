@@ -16,7 +16,7 @@ namespace {
 // The `size` of a node as far as it tells nodes apart: the number of an Owner's content
 // does not.
 std::uint32_t counting_size(const Node& node) {
-  return node.kind == Kind::Owner ? 0 : node.size;
+  return node.kind == Kind::Owner || node.kind == Kind::Constant ? 0 : node.size;
 }
 
 // Mixes in the hash of another object. False with an exception set on failure.
@@ -70,6 +70,9 @@ bool mix_payload(const Program& program, const Node& node, std::uint64_t& mixed)
     }
     case Kind::Owner:
       mixed = mix(mixed, hash_address(node.object));
+      return mix_hash_of(program.contents[node.size], mixed);
+    case Kind::Constant:
+      mixed = mix(mixed, hash_address(Py_TYPE(node.object)));
       return mix_hash_of(program.contents[node.size], mixed);
     case Kind::Stateless:
       mixed = mix(mixed, node.size != 0 ? hash_address(Py_TYPE(node.object))
@@ -140,6 +143,13 @@ int same_payload(const Program& a, const Node& x, const Program& b, const Node& 
       return same_opaque(x.object, y.object);
     case Kind::Owner:
       return x.object == y.object ? equal_contents(a, x.size, b, y.size) : 0;
+    case Kind::Constant:
+      if (x.object == y.object) {
+        return 1;
+      }
+      return Py_TYPE(x.object) == Py_TYPE(y.object)
+                 ? equal_contents(a, x.size, b, y.size)
+                 : 0;
     case Kind::Stateless:
       return x.object == y.object ||
                      (x.size != 0 && Py_TYPE(x.object) == Py_TYPE(y.object))

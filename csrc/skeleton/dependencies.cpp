@@ -78,6 +78,7 @@ Roots roots_of(PyObject* fun, const Program& call) {
         object = reinterpret_cast<PyObject*>(node.plan->type);
         break;
       case Kind::NamedTuple:
+      case Kind::Fresh:
       case Kind::Reduce:
         object = node.object;
         break;

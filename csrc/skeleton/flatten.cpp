@@ -203,6 +203,7 @@ class Flattener {
   bool user_object(PyObject* object, const TypePlan& plan);
   bool apart(PyObject* object, const TypePlan& plan);
   bool instance(PyObject* object, const TypePlan& plan);
+  bool constant(PyObject* object);
   bool stateless(PyObject* object);
   bool owner(PyObject* object, bool unfaithful);
   bool reduce(PyObject* object);
@@ -708,6 +709,12 @@ bool Flattener::inner(PyObject* object, const TypePlan& plan) {
       });
     case Kind::Partial:
       return object_once(object, named);
+    case Kind::Constant:
+      return constant(object);
+    case Kind::Fresh:
+      ++mutables_;  // a tuple that it is in is not kept either
+      emit(kind, 0, Py_NewRef(reinterpret_cast<PyObject*>(plan.type)));
+      return true;
     case Kind::Instance:
     case Kind::Reduce:
       return user_object(object, plan);
@@ -1174,6 +1181,38 @@ bool Flattener::instance(PyObject* object, const TypePlan& plan) {
   if (has_fields) {
     end_extent(extent);
   }
+  return true;
+}
+
+// Whether what a constant holds never changes either.
+bool is_immutable(const Program& content) {
+  return std::all_of(content.nodes.begin(), content.nodes.end(), [](const Node& node) {
+    // A dict is one that the reduction has made.
+    return is_value(node.kind) || node.kind == Kind::Constant ||
+           node.kind == Kind::Tuple || node.kind == Kind::Dict;
+  });
+}
+
+// A constant is as good as a copy of it. What it holds, such as a time zone, may be
+// another matter.
+bool Flattener::constant(PyObject* object) {
+  Owned reduction = Owned::steal(autojit::reduce(object));
+  if (!reduction) {
+    return false;
+  }
+  if (reduction.get() == Py_None) {
+    return value(Kind::Opaque, object);
+  }
+  Owned content = content_now(reduction.get());
+  if (!content) {
+    return false;
+  }
+  if (!is_immutable(as_skeleton(content.get())->program)) {
+    return reduce(object);
+  }
+  std::size_t number = program_.contents.size();
+  program_.contents.steal(content.release());
+  emit(Kind::Constant, number, Py_NewRef(object));
   return true;
 }
 

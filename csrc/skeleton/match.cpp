@@ -489,6 +489,17 @@ bool Matcher::node(PyObject* object) {
       }
       meet(object, head.extra);
       return true;
+    case Kind::Constant:
+      if (object != head.object) {
+        if (type != Py_TYPE(head.object) || !is_still(Kind::Constant, type)) {
+          return false;
+        }
+        put_off(object, &head);
+      }
+      return true;
+    case Kind::Fresh:
+      return reinterpret_cast<PyObject*>(type) == head.object &&
+             is_still(Kind::Fresh, type);
     case Kind::Reduce:
       if (reinterpret_cast<PyObject*>(type) != head.object ||
           !is_still_reduced(object)) {
@@ -608,6 +619,10 @@ int Matcher::finish_one(const Later& later, NodeObjects& opaque) {
       return 1;  // when all slots are filled
     case Kind::Owner:
       return same_content(later.object, later.node->size);
+    case Kind::Constant: {
+      Owned reduction = Owned::steal(reduce(later.object));
+      return reduction ? same_content(reduction.get(), later.node->size) : -1;
+    }
     case Kind::Opaque: {
       int same = is_still_opaque(later.object);
       same = same == 1 ? same_opaque(later.node->object, later.object) : same;

@@ -1,6 +1,8 @@
 #include "skeleton/rebuild.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "objects/config.h"
 #include "objects/reduction.h"
@@ -47,6 +49,7 @@ class Rebuilder {
   PyObject* partial(const Node& head);
   PyObject* default_dict(const Node& head);
   PyObject* instance(const Node& head);
+  PyObject* fresh(const Node& head);
   PyObject* reduce(const Node& head);
   PyObject* failed(const Node& head);
   std::size_t index_of(const Node& node) const {
@@ -73,7 +76,8 @@ class Rebuilder {
   NodeObjects* rebuilt_;
   bool guarded_;
   OwnedVector slots_;
-  OwnedVector built_;  // parts of what is not yet built
+  OwnedVector built_;                               // parts of what is not yet built
+  std::vector<std::pair<PyObject*, Owned>> fresh_;  // by their classes
 };
 
 inline PyObject* Rebuilder::part() {
@@ -229,7 +233,8 @@ PyObject* Rebuilder::instance(const Node& head) {
   for (std::size_t i = 0; i < plan.slots.size() && !has_state; ++i) {
     has_state = pc_[i].kind != Kind::Unset;
   }
-  Owned made = Owned::steal(new_instance(plan.type, has_state));
+  Owned made = Owned::steal(has_state || plan.make ? make_instance(plan)
+                                                   : new_instance(plan.type, false));
   if (!made) {
     return failed(head);
   }
@@ -250,10 +255,30 @@ PyObject* Rebuilder::instance(const Node& head) {
     if (value == nullptr) {
       return nullptr;
     }
-    PyObject* old = std::exchange(slot.value(made.get()), value);
-    Py_XDECREF(old);
+    if (!slot.set(made.get(), value)) {
+      return nullptr;
+    }
   }
   return made.release();
+}
+
+// One for all of a class.
+PyObject* Rebuilder::fresh(const Node& head) {
+  auto found = std::find_if(fresh_.begin(), fresh_.end(), [&head](const auto& one) {
+    return one.first == head.object;
+  });
+  if (found == fresh_.end()) {
+    auto* type = reinterpret_cast<PyTypeObject*>(head.object);
+    const TypePlan* plan = find_plan(type);
+    bool is_made = plan != nullptr && plan->kind == Kind::Fresh;
+    Owned made =
+        Owned::steal(is_made ? make_instance(*plan) : new_instance(type, true));
+    if (!made) {
+      return failed(head);
+    }
+    found = fresh_.emplace(fresh_.end(), head.object, std::move(made));
+  }
+  return Py_NewRef(found->second.get());
 }
 
 PyObject* Rebuilder::reduce(const Node& head) {
@@ -471,6 +496,10 @@ PyObject* Rebuilder::node() {
       meet(head, head.object);
       return Py_NewRef(head.object);
     }
+    case Kind::Constant:
+      return Py_NewRef(head.object);
+    case Kind::Fresh:
+      return fresh(head);
     case Kind::Opaque:
     case Kind::Owner:
       meet(head, head.object);

@@ -237,6 +237,7 @@ PyObject* handed_through(const Node& node) {
       object = reinterpret_cast<PyObject*>(node.plan->type);
       return is_local_class(object) ? object : nullptr;
     case Kind::NamedTuple:
+    case Kind::Fresh:
     case Kind::Reduce:
       return is_local_class(object) ? object : nullptr;
     default:

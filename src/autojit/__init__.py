@@ -11,6 +11,7 @@ from autojit._install import install, uninstall
 from autojit._jit import CacheInfo, SpecializationInfo, flatten, jax_autojit, jit
 from autojit._limits import ProcessInfo, process_info, set_limits
 from autojit._pickle_flatten import pickle_flatten, pickle_unflatten
+from autojit._state import register_state
 from autojit._tree import tree
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ __all__ = [
     "pickle_flatten",
     "pickle_unflatten",
     "process_info",
+    "register_state",
     "set_limits",
     "tree",
     "uninstall",

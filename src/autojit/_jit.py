@@ -24,10 +24,11 @@ from autojit._exceptions import Traceback
 from autojit._explain import explain
 from autojit._jax_private import is_leaf, is_tracing, settings
 from autojit._options import QUIET, UNSET, JitOptions, checked, signature
-from autojit._reduce import ORDINARY_STATE, arrays_differ, reduce, set_state
+from autojit._reduce import arrays_differ, reduce, set_state
 from autojit._results import LAZY_TYPES
 from autojit._specialize import EAGER, say_where, specialize
 from autojit._stages import stage
+from autojit._state import registered, state_of
 from autojit._traced import ValueNeededError
 from autojit._tree import is_inexact
 from autojit._warnings import mark_seen, replay
@@ -393,7 +394,8 @@ _core.configure(
         weakref.ref,
         super,  # taken apart, it would be an instance of the class
     ),
-    ordinary_state=ORDINARY_STATE,
+    registered_state=registered,
+    state_of=state_of,
     reduce=reduce,
     set_state=set_state,
     arrays_differ=arrays_differ,

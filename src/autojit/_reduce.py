@@ -21,20 +21,6 @@ import numpy as np
 from autojit import _core
 from autojit._exceptions import reduce_exception
 
-# `__getstate__` and `__setstate__` that give and take the whole of an instance's
-# `__dict__` and `__slots__`. They may be bypassed: what the core reads is the same.
-# Found by name, so that nothing needs to be imported.
-ORDINARY_STATE = frozenset(
-    {
-        "dataclasses._dataclass_getstate",
-        "dataclasses._dataclass_setstate",
-        "flax.nnx.pytreelib.Pytree.__getstate__",
-        "flax.nnx.pytreelib.Pytree.__setstate__",
-        "flax.nnx.variablelib.Variable.__getstate__",
-        "flax.nnx.variablelib.Variable.__setstate__",
-    }
-)
-
 Reduction = tuple[Any, tuple[Any, ...], Any, Any, Any, Any]
 
 

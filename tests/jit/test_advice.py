@@ -145,8 +145,9 @@ def test_no_advice_that_does_not_help(make):
     """Numbers in these stay static, whatever the option says."""
     f = autojit.jit(lambda x, arg: x)
     (text,) = calls(f, [(X, make(i)) for i in range(8)])
-    assert "alone: 0, 1, 2, 3." in text or "alone: 1, 2, 3, 4." in text
-    assert "traced" not in text.partition("alone: ")[2]
+    seen = text.partition("alone: ")[2]
+    assert seen.startswith(("0, 1, 2, 3.", "1, 2, 3, 4.", "Fraction(0, 1), Fraction("))
+    assert "traced" not in seen
     assert "make it once" in text
 
 

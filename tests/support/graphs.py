@@ -58,6 +58,19 @@ _BY_REPR = (
     jax.ShapeDtypeStruct,
 )
 _VALUES = (tuple, frozenset, slice, range, types.MethodType)
+_CONSTANTS = {
+    decimal.Decimal,
+    fractions.Fraction,
+    datetime.date,
+    datetime.datetime,
+    datetime.time,
+    datetime.timedelta,
+    datetime.timezone,
+    uuid.UUID,
+    pathlib.PurePosixPath,
+    pathlib.PureWindowsPath,
+    type(pathlib.Path()),
+}
 # What an instance of a subclass of a builtin type is as an instance of the type.
 _BASES = {
     int: int.__pos__,
@@ -155,7 +168,7 @@ def is_value(cls):
     """Say whether objects of a type have no identity of their own."""
     # What only its reduction can take apart has an identity: struct sequences, dtypes,
     # the scalars of most of them.
-    if cls in _ATOMS or cls in _VALUES or cls in _FIXED_SCALARS:
+    if cls in {*_ATOMS, *_VALUES, *_FIXED_SCALARS, *_CONSTANTS}:
         return True
     return issubclass(cls, tuple) and hasattr(cls, "_fields") and not _has_dict(cls)
 
