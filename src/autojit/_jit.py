@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 import cloudpickle
 import jax
-import jax.extend.core
 import numpy as np
 
 from autojit import _core
@@ -389,7 +388,8 @@ _core.configure(
         jax.custom_vjp,
         jax.numpy.ufunc,
         np.ufunc,
-        jax.extend.core.Primitive,
+        # `jax.extend.core.Primitive`, of which the import takes longer than ours.
+        type(jax.lax.add_p),
         # It compares what it refers to, which the function may look into.
         weakref.ref,
         super,  # taken apart, it would be an instance of the class

@@ -34,8 +34,8 @@ class Places(NamedTuple):
     known: tuple[Place, ...]
 
 
-_PATH = re.compile(r"([^\W\d]\w*)((?:\.[^\W\d]\w*|\[[^\[\]]*\])*)\Z")
-_STEP = re.compile(r"\.[^\W\d]\w*|\[[^\[\]]*\]")
+_STEP = r"\.[^\W\d]\w*|\[[^\[\]]*\]"
+_PATH = rf"([^\W\d]\w*)((?:{_STEP})*)\Z"
 
 
 class ValueNeededError(Exception):
@@ -93,13 +93,13 @@ def _leads_to(
 ) -> tuple[Steps, ...]:
     if not isinstance(path, str):
         raise TypeError(f"traced must be paths of arguments, got {path!r}")
-    match = _PATH.match(path)
+    match = re.match(_PATH, path)
     if match is None:
         raise ValueError(
             f'traced must be paths of arguments, such as "state.step" or '
             f"\"config['lr']\", got {path!r}"
         )
-    root, rest = match[1], [_as_written(step) for step in _STEP.findall(match[2])]
+    root, rest = match[1], [_as_written(step) for step in re.findall(_STEP, match[2])]
     if root in ("args", "kwargs") and rest:  # as messages have it
         return ((root + rest[0], *rest[1:]),)
     found: list[Steps] = []
@@ -202,7 +202,7 @@ def values_needed(error: Exception, skeleton: _core.Skeleton) -> tuple[int, ...]
     return tuple(leaf for leaf in learned if leaf in named) or tuple(learned)
 
 
-_TRACER = re.compile(r"Tracer\(|Tracer<|Traced<")
+_TRACER = r"Tracer\(|Tracer<|Traced<"
 
 
 def is_text_of_tracer(returned: Any) -> bool:
@@ -219,5 +219,5 @@ def is_text_of_tracer(returned: Any) -> bool:
         The text may be a key, or a part of one.
     """
     return isinstance(returned, _core.Result) and bool(
-        _TRACER.search(str(returned.skeleton))
+        re.search(_TRACER, str(returned.skeleton))
     )
