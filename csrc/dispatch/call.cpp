@@ -22,33 +22,6 @@ namespace autojit {
 
 namespace {
 
-// Owned references, or nullptr, to the leaves of a call: on the C stack unless there
-// are many. `match_call` fills them all.
-class Leaves {
- public:
-  explicit Leaves(std::size_t size) : size_(size) {
-    if (size > kInline) {
-      heap_.resize(size);
-      data_ = heap_.data();
-    }
-  }
-  Leaves(const Leaves&) = delete;
-  Leaves& operator=(const Leaves&) = delete;
-  ~Leaves() {
-    for (std::size_t i = 0; i < size_; ++i) {
-      Py_XDECREF(data_[i]);
-    }
-  }
-  PyObject** data() { return data_; }
-
- private:
-  static constexpr std::size_t kInline = 64;
-  PyObject* inline_[kInline];
-  PyObject** data_ = inline_;
-  std::size_t size_;
-  std::vector<PyObject*> heap_;
-};
-
 // A call and the specialization that serves it. All of it is held by whoever has it.
 struct Served {
   Specialization* specialization;
@@ -456,7 +429,7 @@ Owned dispatch_by_hash(Dispatcher* self, CallView& call, bool& is_eager) {
   Owned skeleton = Owned::borrow(one->skeleton->object());
   Owned compiled = Owned::borrow(one->compiled);
   const Program& program = as_skeleton(skeleton.get())->program;
-  Leaves leaves(program.leaves);
+  MatchedLeaves leaves(program.leaves);
   NodeObjects opaque;
   Match match = match_call(program, call, leaves.data(), opaque);
   if (match == Match::Error) {

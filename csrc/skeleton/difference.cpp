@@ -14,6 +14,7 @@
 #include "skeleton/compare.h"
 #include "skeleton/describe.h"
 #include "skeleton/flatten.h"
+#include "skeleton/match.h"
 #include "skeleton/parts.h"
 #include "skeleton/places.h"
 #include "skeleton/route.h"
@@ -431,12 +432,22 @@ Owned differences(const Skeleton* before, const Skeleton* now, std::size_t most)
 
 Owned lost_changes(const Skeleton* before, PyObject* const* leaves, PyObject* result,
                    CallView& after) {
+  const Program& call = before->program;
+  // Most functions change nothing: to see that, nothing need be taken apart.
+  MatchedLeaves matched(call.leaves);
+  NodeObjects opaque;
+  Match match = match_call(call, after, matched.data(), opaque);
+  if (match == Match::Error) {
+    return {};
+  }
+  if (match == Match::Yes && std::equal(leaves, leaves + call.leaves, matched.data())) {
+    return Owned::steal(PyList_New(0));
+  }
   Program now;
   OwnedVector leaves_now;
   if (!flatten_after(result, after, now, leaves_now)) {
     return {};
   }
-  const Program& call = before->program;
   const Returned returned{end_of(now, 1), leaves, leaves_now};
   std::vector<Differing> found;
   if (!differing_parts(call, now, &returned, SIZE_MAX, found)) {

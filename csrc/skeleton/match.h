@@ -13,6 +13,33 @@ namespace autojit {
 
 enum class Match { No, Yes, Error };
 
+// Owned references, or nullptr, to the leaves of a call: on the C stack unless there
+// are many. `match_call` fills them all.
+class MatchedLeaves {
+ public:
+  explicit MatchedLeaves(std::size_t size) : size_(size) {
+    if (size > kInline) {
+      heap_.resize(size);
+      data_ = heap_.data();
+    }
+  }
+  MatchedLeaves(const MatchedLeaves&) = delete;
+  MatchedLeaves& operator=(const MatchedLeaves&) = delete;
+  ~MatchedLeaves() {
+    for (std::size_t i = 0; i < size_; ++i) {
+      Py_XDECREF(data_[i]);
+    }
+  }
+  PyObject** data() { return data_; }
+
+ private:
+  static constexpr std::size_t kInline = 64;
+  PyObject* inline_[kInline];
+  PyObject** data_ = inline_;
+  std::size_t size_;
+  std::vector<PyObject*> heap_;
+};
+
 // Whether flattening `call` would give `program`. The `program.leaves` places of
 // `leaves` then hold owned references, or nullptr unless the answer is Yes. No for
 // functions that are equal and not the same: a skeleton has those it was made with.
