@@ -70,7 +70,9 @@ def warn_of_retraces(
     skeleton = specialization.skeleton
     before: dict[tuple[str, ...], list[_Changes]] = {}
     if shapes.seen:
-        for path, was, now in shapes.alone(leaves, skeleton):
+        if len(shapes.seen) + 1 < most:
+            return
+        for path, was, now in shapes.alone(leaves, skeleton, most - 1):
             before.setdefault((path,), []).append([(path, was, now, False)])
     else:
         others = specialization.others()

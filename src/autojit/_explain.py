@@ -155,21 +155,24 @@ class Shapes:
         self.seen = [*self.seen, _avals(leaves)][-_MOST_SHAPES:]
 
     def alone(
-        self, leaves: Sequence[Any], skeleton: _core.Skeleton
+        self, leaves: Sequence[Any], skeleton: _core.Skeleton, number: int
     ) -> list[tuple[str, str, str]]:
         """List those seen that differ in one leaf: its path, what it was, and is.
 
-        The one seen last comes first.
+        The one seen last comes first. Only for leaves in which so many differ.
         """
         now = _avals(leaves)
-        found = []
+        found: dict[int, list[Any]] = {}
         for before in reversed(self.seen):
             changed = [i for i, aval in enumerate(before) if aval != now[i]]
             if len(changed) == 1:
-                i = changed[0]
-                path = skeleton._leaf_path(i)
-                found.append((path, _short(before[i]), _short(now[i])))
-        return found
+                found.setdefault(changed[0], []).append(before[changed[0]])
+        return [
+            (skeleton._leaf_path(i), _short(was), _short(now[i]))
+            for i, seen in found.items()
+            if len(seen) == number
+            for was in seen
+        ]
 
     def differ(self, leaves: Sequence[Any], skeleton: _core.Skeleton) -> str | None:
         """Say what differs from the nearest of those that were seen, if anything."""

@@ -27,6 +27,7 @@ the folder for each program, needs another package, and leaves damaged files in 
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -84,6 +85,9 @@ def enclosing_traces() -> tuple[Any, ...]:
 
 
 _CONFIG: Any = jax.config
+# What holds each setting, by its name. Read from here, all together take a third of the
+# time of the public attributes, and they are read several times for each trace.
+_HOLDERS: Any = getattr(_CONFIG, "_value_holders", None)
 # A change of these makes every ``jax.jit`` trace again.
 _KNOWN_TO_JIT = {
     "jax_debug_key_reuse",
@@ -101,10 +105,15 @@ _KNOWN_TO_JIT = {
 
 def settings() -> tuple[Any, ...]:
     """Return the settings of which ``jax.jit`` takes no note, in one order."""
-    values = getattr(_CONFIG, "values", None)
-    if not isinstance(values, dict):  # not in this JAX
+    if not isinstance(_HOLDERS, dict):  # not in this JAX
         return ()
-    return tuple(value for name, value in values.items() if name not in _KNOWN_TO_JIT)
+    return tuple([holder.value for holder in _unknown_to_jit(len(_HOLDERS))])
+
+
+@functools.lru_cache(maxsize=1)
+def _unknown_to_jit(count: int) -> list[Any]:
+    """Return what holds these, of so many settings: a later import may add some."""
+    return [one for name, one in _HOLDERS.items() if name not in _KNOWN_TO_JIT]
 
 
 def use_store(store: Any) -> None:

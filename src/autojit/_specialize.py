@@ -339,5 +339,7 @@ def specialize(
     about.source = f"{source} at {code.co_filename}:{code.co_firstlineno}"
     about.__signature__ = _SIGNATURE
     return jax.jit(
-        flat, donate_argnums=donated, **{name: options[name] for name in FOR_JAX}
+        flat,
+        donate_argnums=donated or None,  # with none, even an empty tuple takes longer
+        **{name: options[name] for name in FOR_JAX},
     )
