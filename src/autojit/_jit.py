@@ -367,6 +367,14 @@ def _reduce_for_cloudpickle(dispatcher: Dispatcher[..., Any]) -> Any:
     return _reduce_dispatcher(dispatcher)
 
 
+def _library_paths() -> tuple[str, ...]:
+    """Return the folders in which installed code lies."""
+    known = sysconfig.get_paths()
+    paths = {known[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    paths |= {*site.getsitepackages(), site.getusersitepackages()}
+    return tuple(os.path.join(path, "") for path in paths)
+
+
 copyreg.pickle(Dispatcher, _reduce_dispatcher)
 cloudpickle.CloudPickler.dispatch_table[Dispatcher] = _reduce_for_cloudpickle
 
@@ -416,12 +424,5 @@ _core.configure(
     eager=EAGER,
     copyreg_table=copyreg.dispatch_table,
     traceback_type=Traceback,
-    library_paths=tuple(
-        os.path.join(path, "")
-        for path in {
-            *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
-            *site.getsitepackages(),
-            site.getusersitepackages(),
-        }
-    ),
+    library_paths=_library_paths(),
 )
