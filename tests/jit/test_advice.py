@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import autojit
+from autojit import _explain
 
 X = jnp.arange(3.0)
 
@@ -84,6 +85,22 @@ def test_shapes_count_too():
         in text
     )
     assert "pad" in text
+
+
+def test_nothing_is_put_in_words_before_it_is_said(monkeypatch):
+    """A trace for another shape is to take no longer than that of jax.jit."""
+    written = []
+    short = _explain._short
+    monkeypatch.setattr(
+        _explain, "_short", lambda aval: written.append(1) or short(aval)
+    )
+    f = autojit.jit(lambda x: x)
+    assert calls(f, [(jnp.zeros(n),) for n in range(3)]) == []
+    assert not written
+    assert len(calls(f, [(jnp.zeros(3),)])) == 1
+    written.clear()
+    assert calls(f, [(jnp.zeros(n),) for n in range(4, 8)]) == []
+    assert not written
 
 
 def test_no_warning_without_a_reason():
