@@ -540,9 +540,10 @@ const TypePlan* plan_for(PyObject* object) {
   for (int attempt = 0; attempt < 100; ++attempt) {
     PyTypeObject* type = Py_TYPE(object);
     const TypePlan* plan = find_plan(type);
-    if (plan == nullptr || !is_current(*plan)) {
-      plan = make_or_renew(object);
+    if (plan != nullptr && is_current(*plan)) {
+      return plan;
     }
+    plan = make_or_renew(object);
     if (plan == nullptr || (Py_TYPE(object) == type && is_settled(*plan))) {
       return plan;
     }
