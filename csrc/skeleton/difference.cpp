@@ -436,7 +436,8 @@ Owned lost_changes(const Skeleton* before, PyObject* const* leaves, PyObject* re
   // Most functions change nothing: to see that, nothing need be taken apart.
   MatchedLeaves matched(call.leaves);
   NodeObjects opaque;
-  Match match = match_call(call, after, matched.data(), opaque);
+  after.hold();
+  Match match = match_held_call(call, after, matched.data(), opaque);
   if (match == Match::Error) {
     return {};
   }

@@ -817,7 +817,8 @@ bool Matcher::reads() {
 
 // --- calls ---
 
-bool Matcher::call(const CallView& call) {
+// Inlined: each hit goes through it.
+[[gnu::always_inline]] inline bool Matcher::call(const CallView& call) {
   const Node& head = *pc_++;
   std::size_t keywords = call.keywords();
   // A function and a bound method of it have one table.
@@ -913,6 +914,13 @@ Match match_functions(const Program& program, Walk walk) {
 }
 
 }  // namespace
+
+Match match_held_call(const Program& program, const CallView& call, PyObject** leaves,
+                      NodeObjects& opaque) {
+  std::fill(leaves, leaves + program.leaves, nullptr);
+  return match_held(program, leaves, false, opaque,
+                    [&](Matcher& matcher) { return matcher.call(call); });
+}
 
 Match match_object(const Program& program, PyObject* object, PyObject** leaves,
                    bool any_leaf, NodeObjects& opaque) {

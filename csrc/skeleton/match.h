@@ -25,7 +25,7 @@ class MatchedLeaves {
   }
   MatchedLeaves(const MatchedLeaves&) = delete;
   MatchedLeaves& operator=(const MatchedLeaves&) = delete;
-  ~MatchedLeaves() {
+  [[gnu::always_inline]] ~MatchedLeaves() {
     for (std::size_t i = 0; i < size_; ++i) {
       Py_XDECREF(data_[i]);
     }
@@ -47,6 +47,11 @@ class MatchedLeaves {
 // May run Python: the caller must hold the program's owner.
 Match match_call(const Program& program, CallView& call, PyObject** leaves,
                  NodeObjects& opaque);
+
+// The same where speed is not all, so that the one above has one caller, which it is
+// compiled into. The arguments are held.
+Match match_held_call(const Program& program, const CallView& call, PyObject** leaves,
+                      NodeObjects& opaque);
 
 // The same for a single object, which the caller must hold too. If `any_leaf`, whatever
 // stands where the program has a leaf is one.
