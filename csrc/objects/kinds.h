@@ -69,6 +69,7 @@ enum class Payload : std::uint8_t {
   Folded,    // the object itself if all that is in it is values, else nullptr
   Keywords,  // a tuple of the names of keyword arguments, or nullptr
   Number,    // no object but a number, see `Node`
+  Memo,      // no object but what is known of the one that was matched last
 };
 
 // What the number `extra` of a node says.
@@ -157,7 +158,7 @@ inline constexpr std::array<KindRow, kKinds> kTable = [] {
       {Kind::Tuple, P::Folded, E::SlotOrLength, S::Items, Step::Index, "(", ")"},
       {Kind::NamedTuple, P::Class, E::Slot, S::Items, Step::Field, "(", ")"},
       {Kind::List, P::None, E::Slot, S::Items, Step::Index, "[", "]"},
-      {Kind::Dict, P::None, E::Slot, S::Pairs, Step::Key, "{", "}"},
+      {Kind::Dict, P::Memo, E::Slot, S::Pairs, Step::Key, "{", "}"},
       {Kind::DefaultDict, P::None, E::Slot, S::Pairs, Step::Key, "defaultdict(", ")",
        {".default_factory"}},
       {Kind::Set, P::None, E::Slot, S::Items, Step::Element, "{", "}", {}, kAlways},

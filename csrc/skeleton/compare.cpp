@@ -58,6 +58,7 @@ bool mix_payload(const Program& program, const Node& node, std::uint64_t& mixed)
     case Payload::Number:
       return node.extra == 0 || mix_hash_of(program.contents[node.extra - 1], mixed);
     case Payload::None:
+    case Payload::Memo:
     case Payload::Folded:
       return true;
   }
@@ -133,6 +134,7 @@ int same_payload(const Program& a, const Node& x, const Program& b, const Node& 
       }
       return equal_contents(a, x.extra - 1, b, y.extra - 1);
     case Payload::None:
+    case Payload::Memo:
     case Payload::Folded:
       return 1;
     case Payload::Whole:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "objects/function_state.h"
 #include "objects/opaque.h"
@@ -114,6 +115,8 @@ class Matcher {
   bool node(PyObject* object);
   bool items(PyObject* const* items, std::uint32_t size);
   bool pairs(PyObject* dict, std::uint32_t size);
+  bool dict(PyObject* dict, const Node& head);
+  bool learn(PyObject* dict, const Node& head, std::uint64_t version);
   bool pairs_in_own_order(PyObject* dict, std::uint32_t size, const Node& extent);
   bool set(PyObject* object, const Node& head);
   bool named(PyObject* object, Kind kind);
@@ -210,6 +213,64 @@ inline bool Matcher::pairs(PyObject* dict, std::uint32_t size) {
       return false;
     }
   }
+  return true;
+}
+
+// Whether a part of a dict that has matched may match no longer, or is a leaf.
+bool is_to_be_looked_at(const Node& node) {
+  bool is_folded =
+      row_of(node.kind).payload == Payload::Folded && node.object != nullptr;
+  return !is_value(node.kind) && node.kind != Kind::Constant && !is_folded;
+}
+
+inline bool Matcher::dict(PyObject* dict, const Node& head) {
+  std::uint64_t version = python::dict_version(dict);
+  const KnownDict* known = head.memo.known();
+  if (known != nullptr && known->version == version) {
+    for (const KnownDict::Part& kept : known->parts) {
+      pc_ = &head + kept.node;
+      if (!part(kept.object)) {
+        return false;
+      }
+    }
+    pc_ = &head + known->nodes;
+    return true;
+  }
+  if (version != 0 && head.memo.has_seen(version)) {
+    return learn(dict, head, version);
+  }
+  if (!pairs(dict, head.size)) {
+    return false;
+  }
+  if (version != 0) {
+    head.memo.see(version);
+  }
+  return true;
+}
+
+// Not the first time: one that is made anew for each call would be learned in vain.
+[[gnu::noinline]] bool Matcher::learn(PyObject* dict, const Node& head,
+                                      std::uint64_t version) {
+  if (PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(head.size)) {
+    return false;
+  }
+  auto known = std::make_unique<KnownDict>();
+  known->version = version;
+  Py_ssize_t position = 0;
+  PyObject* pair[] = {nullptr, nullptr};
+  while (PyDict_Next(dict, &position, &pair[0], &pair[1]) != 0) {
+    for (PyObject* object : pair) {
+      const Node& node = *pc_;
+      if (is_to_be_looked_at(node)) {
+        known->parts.push_back({static_cast<std::uint32_t>(&node - &head), object});
+      }
+      if (!part(object)) {
+        return false;
+      }
+    }
+  }
+  known->nodes = static_cast<std::uint32_t>(pc_ - &head);
+  head.memo.learn(known.release());
   return true;
 }
 
@@ -390,7 +451,7 @@ bool Matcher::node(PyObject* object) {
         return false;
       }
       meet(object, head.extra);
-      return pairs(object, head.size);
+      return dict(object, head);
     case Kind::Instance:
       return instance(object, head);
     case Kind::Ref:

@@ -127,6 +127,9 @@ void Program::clear() {
   }
   for (const Node& node : std::exchange(old.nodes, {})) {
     PyObject* object = owned_object(node);
+    if (node.kind == Kind::Dict) {
+      node.memo.clear();
+    }
     if (node.kind == Kind::Instance && node.plan != nullptr) {
       node.plan->release();
     }

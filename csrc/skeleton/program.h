@@ -16,6 +16,42 @@
 
 namespace autojit {
 
+// What a match has found out about a dict: as long as nobody has changed it, its keys
+// and values are the same objects. Those that never change need not be looked at again.
+struct KnownDict {
+  struct Part {
+    std::uint32_t node;  // from that of the dict
+    PyObject* object;    // borrowed from the dict, while that has the version
+  };
+  std::uint64_t version;
+  std::uint32_t nodes;      // of the dict
+  std::vector<Part> parts;  // that may have changed, and arrays
+};
+
+// What a node of a dict keeps: nothing, the version of the dict that was matched last,
+// or what is known of it, once it has been seen twice.
+class DictMemo {
+ public:
+  const KnownDict* known() const {
+    return (bits_ & 1U) == 0 ? reinterpret_cast<KnownDict*>(bits_) : nullptr;
+  }
+  bool has_seen(std::uint64_t version) const { return bits_ == mark(version); }
+  void see(std::uint64_t version) {
+    delete known();
+    bits_ = mark(version);
+  }
+  void learn(KnownDict* known) {
+    delete this->known();
+    bits_ = reinterpret_cast<std::uintptr_t>(known);
+  }
+  void clear() { learn(nullptr); }
+
+ private:
+  static std::uintptr_t mark(std::uint64_t version) { return (version << 1U) | 1U; }
+
+  std::uintptr_t bits_;
+};
+
 struct Node {
   Kind kind;
   std::uint32_t extra : 24;
@@ -27,6 +63,8 @@ struct Node {
     // the number of what its reduction may leave out, in `Program::contents`. Of a set:
     // its first PartEntry; of an instance likewise, or kInOrder.
     std::size_t number;
+    // Dict. It says nothing of the skeleton.
+    mutable DictMemo memo;
   };
 };
 static_assert(sizeof(Node) == 16);
@@ -66,6 +104,7 @@ inline bool has_extent(const Node& node) {
 inline PyObject* owned_object(const Node& node) {
   switch (row_of(node.kind).payload) {
     case Payload::Number:
+    case Payload::Memo:
       return nullptr;
     case Payload::Plan:
       return node.plan != nullptr ? reinterpret_cast<PyObject*>(node.plan->type)
