@@ -119,6 +119,17 @@ bool reduces_by_default(PyTypeObject* type) {
   return registered == 0 || (registered < 0 && clear_refusal());
 }
 
+// The same, and that nothing else says how to take an instance apart. Runs no Python.
+bool has_ordinary_methods(PyTypeObject* type) {
+  return is_objects_own(type, names.reduce_ex) && is_objects_own(type, names.reduce) &&
+         is_objects_own(type, names.getstate) &&
+         is_objects_own(type, names.getattribute) &&
+         python::type_lookup(type, names.setstate) == nullptr &&
+         python::type_lookup(type, names.getnewargs) == nullptr &&
+         python::type_lookup(type, names.getnewargs_ex) == nullptr &&
+         python::type_lookup(type, names.del) == nullptr;
+}
+
 bool has_dict(PyTypeObject* type) { return type->tp_dictoffset != 0; }
 
 // Whether a method is one of the class's own making, which knows what it does: a Python
@@ -367,6 +378,7 @@ bool plan_instance(TypePlan& plan, PyObject* object) {
   }
   if (is_ordinary) {
     plan.kind = Kind::Instance;
+    plan.can_be_checked = has_ordinary_methods(type);
     return !plan.has_dict || find_fields(plan);
   }
   plan.kind = Kind::Reduce;
@@ -497,6 +509,7 @@ const TypePlan* make_or_renew(PyObject* object) {
   } else if (same_plan(*plan, *found->second.plan)) {
     // Still as it was: the skeletons that were made by it go on matching.
     found->second.plan->version = plan->version;
+    found->second.plan->can_be_checked = plan->can_be_checked;
     in_force = found->second.plan.get();
   } else {
     found->second.plan = std::move(plan);
@@ -534,6 +547,7 @@ const TypePlan* plan_for(PyObject* object) {
     copyreg_version = python::watched_version(config.copyreg_table);
     for (auto& [type, entry] : entries()) {
       entry.plan->version = 0;
+      entry.plan->can_be_checked = false;
     }
   }
   // To make a plan may run Python, which may change the class or give it another.
@@ -552,6 +566,65 @@ const TypePlan* plan_for(PyObject* object) {
                "the class of an object, %s, changes whenever it is looked at",
                Py_TYPE(object)->tp_name);
   return nullptr;
+}
+
+namespace {
+
+// Whether a class still declares the fields that its plan has. Runs no Python.
+bool has_same_fields(const TypePlan& plan) {
+  PyObject* dict = plan.type->tp_dict;
+  if (!plan.has_dict) {
+    return true;
+  }
+  if (PyDict_GetItemWithError(dict, names.attrs_fields) != nullptr) {
+    return false;  // not known without running Python
+  }
+  PyObject* declared = PyDict_GetItemWithError(dict, names.dataclass_fields);
+  if (declared == nullptr || !PyDict_CheckExact(declared)) {
+    return declared == nullptr && plan.fields.empty();
+  }
+  Py_ssize_t position = 0;
+  PyObject* name = nullptr;
+  std::size_t count = 0;
+  while (PyDict_Next(declared, &position, &name, nullptr) != 0) {
+    if (count == plan.fields.size() ||
+        !(plan.fields[count] == name ||
+          (PyUnicode_CheckExact(name) &&
+           PyUnicode_Compare(plan.fields[count], name) == 0))) {
+      return false;
+    }
+    ++count;
+  }
+  return count == plan.fields.size();
+}
+
+bool has_same_slots(const TypePlan& plan) {
+  return std::all_of(
+      plan.slots.begin(), plan.slots.end(), [&plan](const TypePlan::Slot& slot) {
+        PyObject* found = python::type_lookup(plan.type, slot.name.get());
+        if (found == nullptr || !Py_IS_TYPE(found, &PyMemberDescr_Type)) {
+          return false;
+        }
+        auto* descriptor = reinterpret_cast<PyMemberDescrObject*>(found);
+        return is_slot(found, descriptor->d_common.d_type) &&
+               PyType_IsSubtype(plan.type, descriptor->d_common.d_type) != 0 &&
+               descriptor->d_member->offset == slot.offset;
+      });
+}
+
+}  // namespace
+
+bool TypePlan::is_as_it_was() const {
+  if (!can_be_checked || !has_ordinary_methods(type) || !has_same_slots(*this) ||
+      !has_same_fields(*this)) {
+    return false;
+  }
+  PyObject* own = has_dict ? python::type_lookup(type, names.dict) : nullptr;
+  if (has_dict && (own == nullptr || !Py_IS_TYPE(own, &PyGetSetDescr_Type))) {
+    return false;
+  }
+  version = python::type_version(type);  // the look-ups have given it one
+  return true;
 }
 
 bool is_finalize_among(PyWeakReference* reference) {

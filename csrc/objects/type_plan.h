@@ -54,8 +54,11 @@ struct TypePlan {
   bool may_omit = false;
   // A reduction did not reproduce an instance, of which no note could be taken.
   mutable bool unfaithful = false;
-  // The version of the class that the plan was made for; 0 if it holds no longer.
-  unsigned int version = 0;
+  // The version of the class that the plan was made for; 0 if it holds no longer, or if
+  // CPython has none to give.
+  mutable unsigned int version = 0;
+  // Instance: what the plan was made of can be looked at without running Python.
+  mutable bool can_be_checked = false;
   // Instance with a `__dict__`: the names, interned, that the class declares its
   // attributes by, in its own order.
   OwnedVector fields;
@@ -65,7 +68,12 @@ struct TypePlan {
   mutable std::uint32_t owners = 1;
 
   // Whether the class is still as it was when the plan was made.
-  bool current() const { return version != 0 && python::type_version(type) == version; }
+  bool current() const {
+    return (version != 0 && python::type_version(type) == version) || is_as_it_was();
+  }
+  // The same for a class that has changed: mostly in an attribute that is none of ours.
+  // Runs no Python.
+  [[gnu::noinline]] bool is_as_it_was() const;
   // One owner less. May run Python (the names go).
   void release() const {
     if (--owners == 0) {
