@@ -52,12 +52,6 @@ bool is_dtype_type(PyTypeObject* type) {
   return PyType_IsSubtype(type, &PyArrayDescr_Type) != 0;
 }
 
-std::size_t size_in_bytes(PyObject* object) {
-  return PyArray_Check(object) ? static_cast<std::size_t>(PyArray_NBYTES(
-                                     reinterpret_cast<PyArrayObject*>(object)))
-                               : 0;
-}
-
 bool is_plain(PyObject* array) {
   PyArray_Descr* dtype = PyArray_DESCR(reinterpret_cast<PyArrayObject*>(array));
   constexpr npy_uint64 kNotPlain =
@@ -128,28 +122,166 @@ bool same_shape(PyArrayObject* a, PyArrayObject* b) {
                     PyArray_DIMS(b));
 }
 
-bool same_data(PyArrayObject* a, PyArrayObject* b) {
+// Whether an array repeats its items along an axis.
+bool repeats(PyArrayObject* array, int axis) {
+  return PyArray_STRIDE(array, axis) == 0 && PyArray_DIM(array, axis) > 1;
+}
+bool repeats(PyArrayObject* array) {
+  for (int axis = 0; axis < PyArray_NDIM(array); ++axis) {
+    if (repeats(array, axis)) {
+      return PyArray_SIZE(array) != 0;
+    }
+  }
+  return false;
+}
+bool same_repeats(PyArrayObject* a, PyArrayObject* b) {
+  for (int axis = 0; axis < PyArray_NDIM(a); ++axis) {
+    if (repeats(a, axis) != repeats(b, axis)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// A view of the memory of an array: each item once if `once`, and else with the shape
+// of `like`. nullptr with an exception set on failure.
+PyObject* view_of(PyArrayObject* array, PyArrayObject* like, bool once) {
+  npy_intp shape[NPY_MAXDIMS];
+  npy_intp strides[NPY_MAXDIMS];
+  for (int axis = 0; axis < PyArray_NDIM(like); ++axis) {
+    bool is_repeated = repeats(like, axis);
+    shape[axis] = once && is_repeated ? 1 : PyArray_DIM(like, axis);
+    strides[axis] = is_repeated ? 0 : PyArray_STRIDE(array, axis);
+  }
+  Py_INCREF(PyArray_DESCR(array));
+  Owned view = Owned::steal(PyArray_NewFromDescr(&PyArray_Type, PyArray_DESCR(array),
+                                                 PyArray_NDIM(like), shape, strides,
+                                                 PyArray_DATA(array), 0, nullptr));
+  if (!view) {
+    return nullptr;
+  }
+  Py_INCREF(array);  // which the view then owns, or drops
+  if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(view.get()),
+                            reinterpret_cast<PyObject*>(array)) < 0) {
+    return nullptr;
+  }
+  return view.release();
+}
+
+// The array that has the items of a kept copy.
+PyArrayObject* items_of(PyArrayObject* kept) {
+  return repeats(kept) ? reinterpret_cast<PyArrayObject*>(PyArray_BASE(kept)) : kept;
+}
+
+bool same_bytes(PyArrayObject* a, PyArrayObject* b) {
   return std::memcmp(PyArray_BYTES(a), PyArray_BYTES(b),
                      static_cast<std::size_t>(PyArray_NBYTES(a))) == 0;
+}
+
+bool same_items(const char* ours, const char* other, npy_intp count, npy_intp stride,
+                std::size_t size) {
+  auto same = [&]<std::size_t kSize>() {
+    bool is_same = true;
+    for (npy_intp i = 0; i < count && is_same; ++i, ours += kSize, other += stride) {
+      is_same = std::memcmp(ours, other, kSize) == 0;
+    }
+    return is_same;
+  };
+  switch (size) {
+    case 1:
+      return same.operator()<1>();
+    case 4:
+      return same.operator()<4>();
+    case 8:
+      return same.operator()<8>();
+    default:
+      break;
+  }
+  for (npy_intp i = 0; i < count; ++i, ours += size, other += stride) {
+    if (std::memcmp(ours, other, size) != 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Whether an array has the items that lie at `ours` in the order of C, from an axis on.
+// `ours` goes past them.
+bool same_from(const char*& ours, const char* other, PyArrayObject* array, int axis) {
+  auto size = static_cast<std::size_t>(PyArray_ITEMSIZE(array));
+  if (axis == PyArray_NDIM(array)) {
+    bool same = std::memcmp(ours, other, size) == 0;
+    ours += size;
+    return same;
+  }
+  npy_intp count = repeats(array, axis) ? 1 : PyArray_DIM(array, axis);
+  npy_intp stride = PyArray_STRIDE(array, axis);
+  if (axis == PyArray_NDIM(array) - 1) {
+    std::size_t bytes = static_cast<std::size_t>(count) * size;
+    bool same = stride == static_cast<npy_intp>(size)
+                    ? std::memcmp(ours, other, bytes) == 0
+                    : same_items(ours, other, count, stride, size);
+    ours += bytes;
+    return same;
+  }
+  for (npy_intp i = 0; i < count; ++i, other += stride) {
+    if (!same_from(ours, other, array, axis + 1)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+namespace {
+
+PyObject* copy_in(PyArrayObject* array, bool fortran) {
+  if (!has_fields(array)) {
+    return PyArray_NewCopy(array, fortran ? NPY_FORTRANORDER : NPY_CORDER);
+  }
+  // numpy copies fields and leaves the gaps between them as they are: make them zero.
+  PyArray_Descr* dtype = PyArray_DESCR(array);
+  Py_INCREF(dtype);
+  Owned copy = Owned::steal(
+      PyArray_Zeros(PyArray_NDIM(array), PyArray_DIMS(array), dtype, fortran ? 1 : 0));
+  if (!copy ||
+      PyArray_CopyInto(reinterpret_cast<PyArrayObject*>(copy.get()), array) < 0) {
+    return nullptr;
+  }
+  return copy.release();
 }
 
 }  // namespace
 
 PyObject* copy_of(PyObject* object) {
   auto* array = reinterpret_cast<PyArrayObject*>(object);
-  if (!has_fields(array)) {
-    return PyArray_NewCopy(array, is_fortran(array) ? NPY_FORTRANORDER : NPY_CORDER);
+  return copy_in(array, is_fortran(array));
+}
+
+PyObject* kept_copy_of(PyObject* object) {
+  auto* array = reinterpret_cast<PyArrayObject*>(object);
+  if (!repeats(array)) {
+    return copy_of(object);
   }
-  // numpy copies fields and leaves the gaps between them as they are: make them zero.
-  PyArray_Descr* dtype = PyArray_DESCR(array);
-  Py_INCREF(dtype);
-  Owned copy = Owned::steal(PyArray_Zeros(PyArray_NDIM(array), PyArray_DIMS(array),
-                                          dtype, is_fortran(array) ? 1 : 0));
-  if (!copy ||
-      PyArray_CopyInto(reinterpret_cast<PyArrayObject*>(copy.get()), array) < 0) {
-    return nullptr;
+  Owned once = Owned::steal(view_of(array, array, true));
+  Owned items = Owned::steal(
+      once ? copy_in(reinterpret_cast<PyArrayObject*>(once.get()), false) : nullptr);
+  return items ? view_of(reinterpret_cast<PyArrayObject*>(items.get()), array, false)
+               : nullptr;
+}
+
+std::size_t size_in_bytes(PyObject* object) {
+  if (PyArray_Check(object) == 0) {
+    return 0;
   }
-  return copy.release();
+  auto* array = reinterpret_cast<PyArrayObject*>(object);
+  auto size = static_cast<std::size_t>(PyArray_NBYTES(array));
+  for (int axis = 0; axis < PyArray_NDIM(array); ++axis) {
+    size /=
+        repeats(array, axis) ? static_cast<std::size_t>(PyArray_DIM(array, axis)) : 1;
+  }
+  return size;
 }
 
 int same(PyObject* ours, PyObject* other) {
@@ -159,11 +291,14 @@ int same(PyObject* ours, PyObject* other) {
       is_fortran(a) != is_fortran(b)) {
     return 0;
   }
-  if (PyArray_DESCR(a) != PyArray_DESCR(b) || has_fields(b) ||
-      !(PyArray_IS_C_CONTIGUOUS(b) || PyArray_IS_F_CONTIGUOUS(b))) {
+  if (PyArray_DESCR(a) != PyArray_DESCR(b) || has_fields(b)) {
     return -1;
   }
-  return same_data(a, b) ? 1 : 0;
+  if (PyArray_IS_C_CONTIGUOUS(b) || PyArray_IS_F_CONTIGUOUS(b)) {
+    return !repeats(a) && same_bytes(a, b) ? 1 : 0;
+  }
+  const char* items = PyArray_BYTES(a);
+  return same_repeats(a, b) && same_from(items, PyArray_BYTES(b), b, 0) ? 1 : 0;
 }
 
 int same_slowly(PyObject* ours, PyObject* other) {
@@ -171,12 +306,12 @@ int same_slowly(PyObject* ours, PyObject* other) {
   if (!is_plain(other)) {
     return 0;
   }
-  Owned copy = Owned::steal(copy_of(other));
+  Owned copy = Owned::steal(kept_copy_of(other));
   if (!copy) {
     return -1;
   }
   auto* b = reinterpret_cast<PyArrayObject*>(copy.get());
-  if (!same_shape(a, b) || is_fortran(a) != is_fortran(b) ||
+  if (!same_shape(a, b) || is_fortran(a) != is_fortran(b) || !same_repeats(a, b) ||
       PyArray_NBYTES(a) != PyArray_NBYTES(b)) {
     return 0;
   }
@@ -208,7 +343,7 @@ int same_slowly(PyObject* ours, PyObject* other) {
       return PyErr_Occurred() != nullptr ? -1 : 0;
     }
   }
-  return same_data(a, b) ? 1 : 0;
+  return same_bytes(items_of(a), items_of(b)) ? 1 : 0;
 }
 
 std::uint64_t hash(PyObject* object) {
@@ -217,8 +352,9 @@ std::uint64_t hash(PyObject* object) {
   auto mixed = reinterpret_cast<std::uintptr_t>(Py_TYPE(PyArray_DESCR(array)));
   mixed ^= hash_bytes(shape,
                       sizeof(npy_intp) * static_cast<std::size_t>(PyArray_NDIM(array)));
-  return mixed ^ hash_bytes(PyArray_BYTES(array),
-                            static_cast<std::size_t>(PyArray_NBYTES(array))) *
+  PyArrayObject* items = items_of(array);
+  return mixed ^ hash_bytes(PyArray_BYTES(items),
+                            static_cast<std::size_t>(PyArray_NBYTES(items))) *
                      3U;
 }
 

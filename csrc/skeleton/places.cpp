@@ -286,7 +286,7 @@ bool trace_at(const Places& places, Program& program, OwnedVector& leaves) {
         arrays[node.extra] = value;
       }
     } else if (node.kind == Kind::NumpyArray) {
-      PyObject* copy = numpy::copy_of(node.object);
+      PyObject* copy = numpy::kept_copy_of(node.object);
       if (copy == nullptr) {
         return false;
       }
