@@ -14,7 +14,7 @@ from results import Outcome, Timing
 
 def outcome_table(outcome: Outcome) -> Table:
     """Lay out one workload, a line for each peer."""
-    table = _table(Text.assemble((outcome.workload, "bold"), "  ", outcome.title))
+    table = new_table(Text.assemble((outcome.workload, "bold"), "  ", outcome.title))
     table.add_column("peer", no_wrap=True)
     table.add_column("set-up")
     table.add_column("min µs", justify="right")
@@ -46,7 +46,7 @@ def summary_table(outcomes: Sequence[Outcome]) -> Table:
         {timing.peer: timing for timing in outcome.timings} for outcome in outcomes
     ]
     peers = [name for name in PEERS if any(name in timings for timings in by_peer)]
-    table = _table(Text("Times the baseline, which is given in µs"))
+    table = new_table(Text("Times the baseline, which is given in µs"))
     table.add_column("", style="bold", no_wrap=True)
     for name in peers:
         # With a space, so that a narrow terminal can break the line.
@@ -60,7 +60,7 @@ def summary_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def _table(title: Text) -> Table:
+def new_table(title: str | Text) -> Table:
     """Return an empty table, narrow enough for a terminal of 80 columns."""
     return Table(
         title=title,
