@@ -51,11 +51,14 @@ class Workload:
         What is called, in a few words.
     build
         Builds it. Raises ImportError if something it needs is not installed.
+    slow
+        Whether it takes minutes, and is run only if it is asked for.
     """
 
     name: str
     title: str
     build: Callable[[], Case]
+    slow: bool = False
 
     @property
     def family(self) -> str:
@@ -76,15 +79,16 @@ class Call:
     wait
         Picks one array of the result, to wait for it after each call. None where the
         work is so small that it is done when the call returns.
-    first_args
-        Arguments of the very first call, the one that compiles, if not `args`.
+    first
+        Makes the first calls, those that compile, if they are others than the one that
+        is timed. What they result in is checked too.
     """
 
     function: Function
     args: tuple[Any, ...]
     note: str = ""
     wait: Callable[[Any], jax.Array] | None = None
-    first_args: tuple[Any, ...] | None = None
+    first: Callable[[], Any] | None = None
 
 
 Setup: TypeAlias = Callable[[Wrapper], Call]

@@ -170,13 +170,15 @@ def _parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = [name for w in WORKLOADS.values() for name in (w.name, w.family)]
+    slow = [w.name for w in WORKLOADS.values() if w.slow]
     parser.add_argument(
         "--workload",
         nargs="+",
         metavar="NAME",
         choices=names,
-        default=names,
-        help=f"some of {', '.join(WORKLOADS)}; without its letter, all that have one",
+        default=[name for name in WORKLOADS if name not in slow],
+        help=f"some of {', '.join(WORKLOADS)}; without its letter, all that have one; "
+        f"without this, all but {', '.join(slow)}, which take minutes",
     )
     parser.add_argument(
         "--peer",

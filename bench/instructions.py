@@ -93,8 +93,8 @@ def set_up(case: Case) -> Call:
     call = case.setup(jit)
     stand_in = SimpleNamespace(**{**vars(jax), "jit": stub_of})
     with mock.patch.object(_specialize, "jax", stand_in):
-        if call.first_args is not None:
-            call.function(*call.first_args)
+        if call.first is not None:
+            call.first()
         call.function(*call.args)
     return call
 

@@ -7,6 +7,7 @@ Ito chose to be told apart by colour-blind readers too.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import jax
@@ -37,8 +38,10 @@ def flat() -> Wrapper:
 @peer("autojit", "autojit", "#d55e00", general=True)
 def autojit() -> Wrapper:
     """This project."""
-    from autojit import jit
+    from autojit import RetraceWarning, jit
 
+    # Some workloads are about calls that are traced again and again.
+    warnings.simplefilter("ignore", RetraceWarning)
     return jit
 
 

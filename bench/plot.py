@@ -19,6 +19,8 @@ GAP = 1.2
 """Room between two groups, in bars."""
 MIN_WIDTH = 16.0
 """Least room of a row, in bars: a few bars do not fill the whole picture."""
+MAX_WIDTH = 40.0
+"""About the most room of a row."""
 
 
 def draw(report: Report, path: Path) -> None:
@@ -35,7 +37,7 @@ def draw(report: Report, path: Path) -> None:
         _draw_row(axes, row)
         axes.set_xlim(-0.5 - GAP / 2, max(_width(row), MIN_WIDTH) - 0.5 - GAP / 2)
         # Bars stand on a power of ten; above them, room for their ratios.
-        axes.set_ylim(bottom, max(heights) * 8)
+        axes.set_ylim(bottom, max(heights) * 20)
     figure.suptitle(
         "Time of one call in µs, log scale; "
         "on each bar, times the dashed floor of its group\n"
@@ -62,14 +64,15 @@ def _width(row: Sequence[Outcome]) -> float:
 
 
 def _rows(outcomes: Sequence[Outcome]) -> list[Sequence[Outcome]]:
-    """Split the groups in two rows of about equal width, unless they are few."""
-    if len(outcomes) < 5:
-        return [outcomes]
-    cut = min(
-        range(1, len(outcomes)),
-        key=lambda i: max(_width(outcomes[:i]), _width(outcomes[i:])),
-    )
-    return [outcomes[:cut], outcomes[cut:]]
+    """Split the groups in rows of about equal width."""
+    width = _width(outcomes)
+    rows: list[list[Outcome]] = [[] for _ in range(math.ceil(width / MAX_WIDTH))]
+    left = 0.0
+    for outcome in outcomes:
+        middle = left + _width([outcome]) / 2
+        rows[int(len(rows) * middle / width)].append(outcome)
+        left += _width([outcome])
+    return [row for row in rows if row]
 
 
 def _draw_row(axes: Axes, outcomes: Sequence[Outcome]) -> None:

@@ -47,14 +47,14 @@ def measure(
         By name, what was raised by peers that could not run the workload.
     """
     # The plain function, compiled by nobody, tells what is right.
-    expected = case.finish(_first_result(case.setup(lambda function: function)))
+    expected = _first_results(case, case.setup(lambda function: function))
     calls: dict[str, Call] = {}
     agrees: dict[str, bool] = {}
     failures: dict[str, str] = {}
     for name, (setup, wrapper) in setups.items():
         try:
             call = setup(wrapper)
-            agrees[name] = _same_arrays(case.finish(_first_result(call)), expected)
+            agrees[name] = _same_arrays(_first_results(case, call), expected)
             calls[name] = call
         except Exception as error:
             if name == case.baseline:
@@ -71,11 +71,10 @@ def measure(
     return timings, failures
 
 
-def _first_result(call: Call) -> Any:
-    """Make the call that compiles, and return what `call` results in."""
-    if call.first_args is not None:
-        call.function(*call.first_args)
-    return call.function(*call.args)
+def _first_results(case: Case, call: Call) -> Any:
+    """Make the calls that compile and the one that is timed, and return all results."""
+    first = call.first() if call.first is not None else None
+    return first, case.finish(call.function(*call.args))
 
 
 def _same_arrays(result: Any, expected: Any) -> bool:

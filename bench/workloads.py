@@ -7,26 +7,29 @@ take the arguments as they are; `special` serves those that need help, and the f
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
+from itertools import cycle, starmap
+from operator import call, itemgetter
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from case import Call, Case, Function, Setup, Workload, arrays_in
+from case import Call, Case, Function, Setup, Workload, Wrapper, arrays_in
 
 WORKLOADS: dict[str, Workload] = {}
 
 
 def workload(
-    name: str, title: str
+    name: str, title: str, *, slow: bool = False
 ) -> Callable[[Callable[[], Case]], Callable[[], Case]]:
     """Register the decorated function as the `Workload.build` of a new workload."""
 
     def register(build: Callable[[], Case]) -> Callable[[], Case]:
-        WORKLOADS[name] = Workload(name, title, build)
+        WORKLOADS[name] = Workload(name, title, build, slow)
         return build
 
     return register
@@ -46,6 +49,42 @@ def flat(function: Function, *args: Any, wait: Function | None = None) -> Setup:
 
     return lambda jit: Call(
         jit(of_arrays), tuple(leaves[hole] for hole in holes), wait=wait
+    )
+
+
+def in_turn(
+    function: Function, calls: Sequence[tuple[Any, ...]], order: Sequence[int]
+) -> Call:
+    """Make one of several calls each time, in the order given, again and again.
+
+    ``starmap`` takes the next arguments and calls, without Python code in between.
+    """
+    return Call(
+        next,
+        (starmap(function, cycle([calls[number] for number in order])),),
+        first=lambda: [function(*args) for args in calls],
+    )
+
+
+def switching(
+    function: Function,
+    calls: Sequence[tuple[Any, ...]],
+    order: Sequence[int],
+    nodes: int | None = None,
+) -> Case:
+    """Build calls that differ in what is static, each a specialization of its own.
+
+    The floor has as many ``jax.jit`` functions of the arrays, in the same order.
+    """
+
+    def flat_in_turn(jit: Wrapper) -> Call:
+        flat_calls = [flat(function, *args)(jit) for args in calls]
+        return in_turn(call, [(one.function, *one.args) for one in flat_calls], order)
+
+    return Case(
+        lambda jit: in_turn(jit(function), calls, order),
+        {"flat": flat_in_turn},
+        nodes=nodes,
     )
 
 
@@ -269,8 +308,8 @@ def sgd_step() -> Case:
     )
 
 
-def _config() -> dict[str, Any]:
-    """Return a nested config of 1,500 nodes, as a large model has."""
+def _config(count: int = 99) -> dict[str, Any]:
+    """Return a nested config, as a large model has: 15 nodes, and 15 for each layer."""
     layers = [
         {
             "name": f"encoder.layer.{i}",
@@ -280,7 +319,7 @@ def _config() -> dict[str, Any]:
             "residual": i % 2 == 0,
             "shape": (64, 512),
         }
-        for i in range(99)
+        for i in range(count)
     ]
     return {
         "name": "encoder",
@@ -320,8 +359,17 @@ def equal_config() -> Case:
     """
     config, x = _config(), jnp.arange(4.0)
     copy = pickle.loads(pickle.dumps(config))
+
+    def call(jit: Wrapper) -> Call:
+        function = jit(_configured)
+
+        def compile_for_config() -> None:
+            function(config, x)
+
+        return Call(function, (copy, x), first=compile_for_config)
+
     return Case(
-        lambda jit: Call(jit(_configured), (copy, x), first_args=(config, x)),
+        call,
         {"flat": flat(_configured, config, x)},
         nodes=count_nodes(config),
     )
@@ -368,6 +416,76 @@ def particles() -> Case:
     )
 
 
+def _one_of(count: int) -> Case:
+    """Build calls with a static int, one of `count`, at random."""
+
+    def shift(number: int, x: jax.Array) -> jax.Array:
+        return x + number
+
+    x = jnp.arange(4.0)
+    order = random.Random(0).choices(range(count), k=max(1000, 10 * count))
+    return switching(shift, [(number, x) for number in range(count)], order)
+
+
+@workload("W9a", "one of 2 static ints at random")
+def one_of_2() -> Case:
+    """Build calls that switch between two specializations."""
+    return _one_of(2)
+
+
+@workload("W9b", "one of 16 static ints at random")
+def one_of_16() -> Case:
+    """Build calls that switch between a few specializations."""
+    return _one_of(16)
+
+
+@workload("W9c", "one of 256 static ints at random", slow=True)
+def one_of_256() -> Case:
+    """Build calls that switch between many specializations."""
+    return _one_of(256)
+
+
+@workload("W9d", "one of 1,500 static ints at random", slow=True)
+def one_of_1500() -> Case:
+    """Build calls that switch between more programs than a CPU caches."""
+    return _one_of(1500)
+
+
+@workload("W10", "static numpy array of 1 MB and one array")
+def static_array() -> Case:
+    """Build a call with a table that is compared byte by byte."""
+
+    def scale(table: np.ndarray, x: jax.Array) -> jax.Array:
+        return x * table[-1]
+
+    args = (np.linspace(1, 2, 2**18, dtype=np.float32), jnp.arange(4.0))
+    return Case(
+        lambda jit: Call(jit(scale), args),
+        {
+            "flat": flat(scale, *args),
+            "jax.jit": lambda jit: Call(jit(scale), args, "traced, copied"),
+        },
+    )
+
+
+@workload("W11", "dict of 41 arrays, 40 handed through untouched")
+def untouched() -> Case:
+    """Build a step that changes one of many arrays, and returns all."""
+    state = {f"p{i:02}": jnp.full(4, float(i)) for i in range(41)}
+
+    def step(state: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return {**state, "p40": state["p40"] + 1}
+
+    p40 = itemgetter("p40")
+    return Case(
+        lambda jit: Call(jit(step), (state,), wait=p40),
+        {
+            "flat": flat(step, state, wait=itemgetter(-1)),
+            "jax.jit": lambda jit: Call(jit(step), (state,), wait=p40),
+        },
+    )
+
+
 @workload("W12", "wrapping a function")
 def wrapping() -> Case:
     """Build the wrapping itself, of one and the same function again and again."""
@@ -384,4 +502,158 @@ def wrapping() -> Case:
         {"jax.jit": call},
         baseline="jax.jit",
         finish=lambda wrapped: wrapped(x),
+    )
+
+
+@workload("W13", "first call of a new function")
+def first_call() -> Case:
+    """Build the wrapping, tracing, compiling and running of a function made anew."""
+    x = jnp.arange(4.0)
+
+    def call(jit: Wrapper) -> Call:
+        def make_and_call() -> jax.Array:
+            def scale(x: jax.Array, y: float) -> jax.Array:
+                return y * x
+
+            return jit(scale)(x, 2.0)
+
+        return Call(make_and_call, ())
+
+    return Case(call, {"jax.jit": call}, baseline="jax.jit")
+
+
+def _configs(count: int) -> Case:
+    """Build calls with `count` configs in turn, which differ in what comes last."""
+    configs = [_config(28) for _ in range(count)]
+    for i, config in enumerate(configs):
+        config["layers"][-1]["dropout"] = 0.1 * i
+    x = jnp.arange(4.0)
+    calls = [(config, x) for config in configs]
+    return switching(_configured, calls, range(count), count_nodes(configs[0]))
+
+
+@workload("W14a", "config of 435 static nodes")
+def one_config() -> Case:
+    """Build what W14b is to be compared with: the same with one specialization."""
+    return _configs(1)
+
+
+@workload("W14b", "two configs of 435 static nodes in turn")
+def two_configs() -> Case:
+    """Build calls of two specializations that are alike up to the last node."""
+    return _configs(2)
+
+
+def _last_of(sequence: Any, x: jax.Array) -> jax.Array:
+    """Use the end of a long sequence."""
+    return x + sequence[-1]
+
+
+def _lists(count: int) -> Case:
+    """Build calls with `count` lists in turn, which differ in the last item."""
+    x = jnp.arange(4.0)
+    calls = [([*range(1000, 1999), i], x) for i in range(count)]
+    return switching(_last_of, calls, range(count), nodes=1000)
+
+
+def _arrays(count: int) -> Case:
+    """Build calls with `count` static arrays in turn, which differ in the last item."""
+    x = jnp.arange(4.0)
+    calls = [(np.zeros(10 * 2**18, np.float32), x) for _ in range(count)]
+    for i, (array, _) in enumerate(calls):
+        array[-1] = i
+    return switching(_last_of, calls, range(count))
+
+
+@workload("W15a", "list of 1,000 static ints")
+def one_list() -> Case:
+    """Build what W15b is to be compared with: the same with one specialization."""
+    return _lists(1)
+
+
+@workload("W15b", "two lists of 1,000 static ints in turn")
+def two_lists() -> Case:
+    """Build calls of two specializations that are alike up to the last item."""
+    return _lists(2)
+
+
+@workload("W15c", "static numpy array of 10 MB")
+def one_array() -> Case:
+    """Build what W15d is to be compared with: the same with one specialization."""
+    return _arrays(1)
+
+
+@workload("W15d", "two static numpy arrays of 10 MB in turn")
+def two_arrays() -> Case:
+    """Build calls of two specializations that are alike up to the last bytes."""
+    return _arrays(2)
+
+
+@workload("W16", "30 dicts with a list and a tuple each, in and out")
+def nested_containers() -> Case:
+    """Build a step whose result has as many containers as its arguments."""
+    records = [
+        {"values": [jnp.full(4, float(i)), i], "range": (0.0, 1.0 + i)}
+        for i in range(30)
+    ]
+
+    def step(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            {
+                "values": [record["range"][1] * record["values"][0], i],
+                "range": record["range"],
+            }
+            for i, record in enumerate(records)
+        ]
+
+    def last(result: list[dict[str, Any]]) -> jax.Array:
+        return result[-1]["values"][0]
+
+    return Case(
+        lambda jit: Call(jit(step), (records,), wait=last),
+        {"flat": flat(step, records, wait=itemgetter(-1))},
+        nodes=count_nodes(records),
+    )
+
+
+@workload("W17", "Flax NNX module with 2,000 Variables")
+def large_nnx_module() -> Case:
+    """Build a call with as many Variables as a large model has."""
+    from flax import nnx
+
+    class Neuron(nnx.Module):
+        def __init__(self, i: int) -> None:
+            self.weight = nnx.Param(jnp.array(float(i)))
+            self.bias = nnx.Param(jnp.array(0.5))
+
+    class Layer(nnx.Module):
+        def __init__(self) -> None:
+            self.neurons = nnx.List([Neuron(i) for i in range(1000)])
+
+    def forward(layer: Layer, x: jax.Array) -> jax.Array:
+        weights = jnp.stack([neuron.weight[...] for neuron in layer.neurons])
+        biases = jnp.stack([neuron.bias[...] for neuron in layer.neurons])
+        return jnp.vdot(weights, x) + biases
+
+    layer, x = Layer(), jnp.ones(1000)
+    graphdef, state = nnx.split(layer)
+
+    def forward_split(graphdef: Any, state: Any, x: jax.Array) -> jax.Array:
+        return forward(nnx.merge(graphdef, state), x)
+
+    def wait(result: jax.Array) -> jax.Array:
+        return result
+
+    return Case(
+        lambda jit: Call(jit(forward), (layer, x), wait=wait),
+        {
+            "flat": flat(forward, layer, x, wait=wait),
+            "jax.jit": lambda jit: Call(
+                jit(forward_split), (graphdef, state, x), "split, merge", wait=wait
+            ),
+            "jax.jit-simple": lambda jit: Call(
+                jit(forward), (layer, x), "module as a pytree", wait=wait
+            ),
+            "nnx.jit": lambda jit: Call(jit(forward), (nnx.clone(layer), x), wait=wait),
+        },
     )
