@@ -26,8 +26,8 @@ DISTRIBUTIONS = (
 class Timing:
     """One peer in one workload. Times are those of one call.
 
-    `ratio` is the median over the rounds of the ratio to the baseline in that round,
-    and `ns_per_node` is what this adds to the baseline's minimum, by static node.
+    `ratios` are those to the baseline in the same round, and `ratio` is their median.
+    `ns_per_node` is what that adds to the baseline's minimum, by static node.
     """
 
     peer: str
@@ -35,6 +35,7 @@ class Timing:
     min_us: float
     median_us: float
     ratio: float
+    ratios: list[float]
     ns_per_node: float | None
     agrees: bool
 

@@ -149,13 +149,15 @@ def _condense(
     agrees: bool,
 ) -> Timing:
     """Condense the rounds of one peer, given those of the baseline."""
-    ratio = median(ours / base for ours, base in zip(seconds, floor, strict=True))
+    ratios = [ours / base for ours, base in zip(seconds, floor, strict=True)]
+    ratio = median(ratios)
     return Timing(
         peer=name,
         note=call.note,
         min_us=1e6 * min(seconds),
         median_us=1e6 * median(seconds),
         ratio=ratio,
+        ratios=ratios,
         ns_per_node=1e9 * (ratio - 1) * min(floor) / nodes if nodes else None,
         agrees=agrees,
     )
