@@ -40,18 +40,17 @@ from importlib.metadata import version
 from itertools import repeat
 from operator import itemgetter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import jax
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from autojit import _core, _specialize, jit
+from autojit import _core, jit
 from callgrind import OPTIONS, Profile, counted, read_profiles
 from case import Call, Case
+from stub import instead_of_jax_jit
 from tables import new_table
 from workloads import WORKLOADS
 
@@ -91,8 +90,7 @@ def count(names: Sequence[str]) -> None:
 def set_up(case: Case) -> Call:
     """Set up a workload for autojit, and make its first call, with stubs for JAX."""
     call = case.setup(jit)
-    stand_in = SimpleNamespace(**{**vars(jax), "jit": stub_of})
-    with mock.patch.object(_specialize, "jax", stand_in):
+    with instead_of_jax_jit(stub_of):
         if call.first is not None:
             call.first()
         call.function(*call.args)

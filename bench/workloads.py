@@ -308,7 +308,7 @@ def sgd_step() -> Case:
     )
 
 
-def _config(count: int = 99) -> dict[str, Any]:
+def config_of(count: int) -> dict[str, Any]:
     """Return a nested config, as a large model has: 15 nodes, and 15 for each layer."""
     layers = [
         {
@@ -332,22 +332,28 @@ def _config(count: int = 99) -> dict[str, Any]:
     }
 
 
-def _configured(config: dict[str, Any], x: jax.Array) -> jax.Array:
+def configured(config: dict[str, Any], x: jax.Array) -> jax.Array:
     """Use a large config a little."""
-    dropout: float = config["layers"][-1]["dropout"]
+    layer = config["layers"][-1] if config["layers"] else {"dropout": 0.5}
+    dropout: float = layer["dropout"]
     epsilon: float = config["epsilon"]
     return dropout * x + epsilon
+
+
+def with_config(count: int) -> Case:
+    """Build a call with a config of `count` layers, and the same each time."""
+    config, x = config_of(count), jnp.arange(4.0)
+    return Case(
+        lambda jit: Call(jit(configured), (config, x)),
+        {"flat": flat(configured, config, x)},
+        nodes=count_nodes(config),
+    )
 
 
 @workload("W7a", "config of 1,500 static nodes, the same objects")
 def same_config() -> Case:
     """Build a call with a config that is the very object of the calls before."""
-    config, x = _config(), jnp.arange(4.0)
-    return Case(
-        lambda jit: Call(jit(_configured), (config, x)),
-        {"flat": flat(_configured, config, x)},
-        nodes=count_nodes(config),
-    )
+    return with_config(99)
 
 
 @workload("W7b", "config of 1,500 static nodes, an equal copy")
@@ -357,11 +363,11 @@ def equal_config() -> Case:
     The function was compiled for the first config, so a peer that keeps its objects
     does not find them again. ``copy.deepcopy`` would keep strings and floats.
     """
-    config, x = _config(), jnp.arange(4.0)
+    config, x = config_of(99), jnp.arange(4.0)
     copy = pickle.loads(pickle.dumps(config))
 
     def call(jit: Wrapper) -> Call:
-        function = jit(_configured)
+        function = jit(configured)
 
         def compile_for_config() -> None:
             function(config, x)
@@ -370,7 +376,7 @@ def equal_config() -> Case:
 
     return Case(
         call,
-        {"flat": flat(_configured, config, x)},
+        {"flat": flat(configured, config, x)},
         nodes=count_nodes(config),
     )
 
@@ -416,7 +422,7 @@ def particles() -> Case:
     )
 
 
-def _one_of(count: int) -> Case:
+def one_of(count: int) -> Case:
     """Build calls with a static int, one of `count`, at random."""
 
     def shift(number: int, x: jax.Array) -> jax.Array:
@@ -430,25 +436,25 @@ def _one_of(count: int) -> Case:
 @workload("W9a", "one of 2 static ints at random")
 def one_of_2() -> Case:
     """Build calls that switch between two specializations."""
-    return _one_of(2)
+    return one_of(2)
 
 
 @workload("W9b", "one of 16 static ints at random")
 def one_of_16() -> Case:
     """Build calls that switch between a few specializations."""
-    return _one_of(16)
+    return one_of(16)
 
 
 @workload("W9c", "one of 256 static ints at random", slow=True)
 def one_of_256() -> Case:
     """Build calls that switch between many specializations."""
-    return _one_of(256)
+    return one_of(256)
 
 
 @workload("W9d", "one of 1,500 static ints at random", slow=True)
 def one_of_1500() -> Case:
     """Build calls that switch between more programs than a CPU caches."""
-    return _one_of(1500)
+    return one_of(1500)
 
 
 @workload("W10", "static numpy array of 1 MB and one array")
@@ -524,12 +530,12 @@ def first_call() -> Case:
 
 def _configs(count: int) -> Case:
     """Build calls with `count` configs in turn, which differ in what comes last."""
-    configs = [_config(28) for _ in range(count)]
+    configs = [config_of(28) for _ in range(count)]
     for i, config in enumerate(configs):
         config["layers"][-1]["dropout"] = 0.1 * i
     x = jnp.arange(4.0)
     calls = [(config, x) for config in configs]
-    return switching(_configured, calls, range(count), count_nodes(configs[0]))
+    return switching(configured, calls, range(count), count_nodes(configs[0]))
 
 
 @workload("W14a", "config of 435 static nodes")
