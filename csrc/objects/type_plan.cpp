@@ -587,10 +587,8 @@ bool has_same_fields(const TypePlan& plan) {
   PyObject* name = nullptr;
   std::size_t count = 0;
   while (PyDict_Next(declared, &position, &name, nullptr) != 0) {
-    if (count == plan.fields.size() ||
-        !(plan.fields[count] == name ||
-          (PyUnicode_CheckExact(name) &&
-           PyUnicode_Compare(plan.fields[count], name) == 0))) {
+    if (count == plan.fields.size() || !PyUnicode_CheckExact(name) ||
+        PyUnicode_Compare(plan.fields[count], name) != 0) {
       return false;
     }
     ++count;

@@ -704,8 +704,8 @@ bool Flattener::inner(PyObject* object, const TypePlan& plan) {
       }
       // What is not traced there is copied by `trace_at`.
       return object_once(object, [&] {
-        return copied(kind,
-                      places_ == nullptr ? numpy::kept_copy_of(object) : Py_NewRef(object));
+        return copied(
+            kind, places_ == nullptr ? numpy::kept_copy_of(object) : Py_NewRef(object));
       });
     case Kind::Partial:
       return object_once(object, named);

@@ -4,6 +4,7 @@
 // the fields of a node mean is in the table of kinds.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <unordered_map>
@@ -33,7 +34,7 @@ struct KnownDict {
 class DictMemo {
  public:
   const KnownDict* known() const {
-    return (bits_ & 1U) == 0 ? reinterpret_cast<KnownDict*>(bits_) : nullptr;
+    return (bits_ & 1U) == 0 ? std::bit_cast<KnownDict*>(bits_) : nullptr;
   }
   bool has_seen(std::uint64_t version) const { return bits_ == mark(version); }
   void see(std::uint64_t version) {
@@ -42,7 +43,7 @@ class DictMemo {
   }
   void learn(KnownDict* known) {
     delete this->known();
-    bits_ = reinterpret_cast<std::uintptr_t>(known);
+    bits_ = std::bit_cast<std::uintptr_t>(known);
   }
   void clear() { learn(nullptr); }
 
