@@ -196,10 +196,12 @@ bool adds_slots(PyTypeObject* type) {
 }
 
 // A subclass of tuple that `collections.namedtuple` made, or one of it that adds no
-// state and no other way to be copied.
+// state but a `__dict__` and no other way to be copied.
 bool is_namedtuple(PyTypeObject* type) {
-  if (!made_by_class_statement(type) || has_dict(type) ||
-      type->tp_basicsize != PyTuple_Type.tp_basicsize || !reduces_by_default(type) ||
+  Py_ssize_t added = type->tp_basicsize - PyTuple_Type.tp_basicsize;
+  bool adds_slots =
+      added != 0 && !(has_dict(type) && added == Py_ssize_t{sizeof(PyObject*)});
+  if (!made_by_class_statement(type) || adds_slots || !reduces_by_default(type) ||
       python::type_lookup(type, names.del) != nullptr) {
     return false;
   }
@@ -467,6 +469,7 @@ bool make_plan(TypePlan& plan, PyObject* object) {
     plan.is_dtype = true;
   } else if (PyType_IsSubtype(type, &PyTuple_Type) != 0 && is_namedtuple(type)) {
     plan.kind = Kind::NamedTuple;
+    plan.has_dict = has_dict(type);
   } else {
     return plan_instance(plan, object);
   }

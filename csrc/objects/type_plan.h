@@ -150,6 +150,10 @@ extern PyTypeObject* default_dict_type;
 inline bool has_attributes(PyObject* dict) {
   return dict != nullptr && (!PyDict_CheckExact(dict) || PyDict_GET_SIZE(dict) != 0);
 }
+// Whether a namedtuple has attributes beside its fields: then it is reduced.
+inline bool has_attributes(const TypePlan& plan, PyObject* object) {
+  return plan.has_dict && has_attributes(python::instance_dict(object));
+}
 
 // Whether an object is a dispatcher of a function, which goes by identity. One of a
 // bound method or another object with state is taken apart. The dispatcher's room sets

@@ -657,13 +657,19 @@ bool Flattener::inner(PyObject* object, const TypePlan& plan) {
   switch (kind) {
     case Kind::Tuple:
       return value_once(object, [&] { return tuple(object); });
-    case Kind::NamedTuple:
-      return value_once(object, [&] {
+    case Kind::NamedTuple: {
+      auto write = [&] {
         std::size_t begin = held_.size();
         keep_items(PySequence_Fast_ITEMS(object), PyTuple_GET_SIZE(object));
         return container(kind, held_.size() - begin,
                          Py_NewRef(reinterpret_cast<PyObject*>(plan.type)), begin);
-      });
+      };
+      if (has_attributes(plan, object)) {
+        return reduce(object);
+      }
+      // One that can be given attributes is no value.
+      return plan.has_dict ? object_once(object, write) : value_once(object, write);
+    }
     case Kind::FrozenSet:
       return value_once(object, [&] { return set(kind, object); });
     case Kind::Slice:
@@ -1186,11 +1192,19 @@ bool Flattener::instance(PyObject* object, const TypePlan& plan) {
 
 // Whether what a constant holds never changes either.
 bool is_immutable(const Program& content) {
-  return std::all_of(content.nodes.begin(), content.nodes.end(), [](const Node& node) {
-    // A dict is one that the reduction has made.
-    return is_value(node.kind) || node.kind == Kind::Constant ||
-           node.kind == Kind::Tuple || node.kind == Kind::Dict;
-  });
+  auto is_part = [](const Node& node) {
+    switch (node.kind) {
+      case Kind::Constant:
+      case Kind::Tuple:
+      case Kind::FrozenSet:
+      case Kind::Extent:
+      case Kind::Dict:  // which the reduction has made
+        return true;
+      default:
+        return is_value(node.kind);
+    }
+  };
+  return std::all_of(content.nodes.begin(), content.nodes.end(), is_part);
 }
 
 // A constant is as good as a copy of it. What it holds, such as a time zone, may be

@@ -402,6 +402,8 @@ bool is_still_reduced(PyObject* object) {
       return !is_unfaithful(*plan, object) && !owns_resource(*plan, object);
     case Kind::NumpyArray:
       return !numpy::is_plain(object);
+    case Kind::NamedTuple:
+      return has_attributes(*plan, object);
     default:
       return false;
   }
@@ -431,14 +433,21 @@ bool Matcher::node(PyObject* object) {
         meet_value(object, head);
       }
       return items(PySequence_Fast_ITEMS(object), head.size);
-    case Kind::NamedTuple:
-      if (reinterpret_cast<PyObject*>(type) != head.object ||
-          !is_still(Kind::NamedTuple, type) ||
-          PyTuple_GET_SIZE(object) != static_cast<Py_ssize_t>(head.size)) {
+    case Kind::NamedTuple: {
+      const TypePlan* plan = find_plan(type);
+      if (reinterpret_cast<PyObject*>(type) != head.object || plan == nullptr ||
+          plan->kind != Kind::NamedTuple || !is_current(*plan) ||
+          PyTuple_GET_SIZE(object) != static_cast<Py_ssize_t>(head.size) ||
+          has_attributes(*plan, object)) {
         return false;
       }
-      meet_value(object, head);
+      if (plan->has_dict) {
+        meet(object, head.extra);
+      } else {
+        meet_value(object, head);
+      }
       return items(PySequence_Fast_ITEMS(object), head.size);
+    }
     case Kind::List:
       if (type != &PyList_Type) {
         return false;

@@ -48,6 +48,8 @@ _WHOLE_STATE = frozenset(
 )
 # Instances say nothing, and are to be made anew.
 _NO_STATE = frozenset({"flax.nnx.tracers.TraceState"})
+# Instances have one attribute that counts, and are first made without arguments.
+_ONE_ATTRIBUTE = {"flax.core.frozen_dict.FrozenDict": "_dict"}
 # Instances never change, and a copy is as good as the original.
 _CONSTANTS = frozenset(
     {
@@ -59,6 +61,8 @@ _CONSTANTS = frozenset(
         "decimal.Decimal",
         "flax.nnx.graphlib.HashableMapping",
         "fractions.Fraction",
+        "jax.P",
+        "jax.sharding.PartitionSpec",
         "uuid.UUID",
         *(
             f"{module}.{name}"
@@ -176,6 +180,11 @@ def _known(obj: object, kind: type) -> tuple[Any, Any] | bool | None:
     name = _name_of(kind)
     if name in _CONSTANTS:
         return True if _is_found_by(name, kind) else None
+    if name in _ONE_ATTRIBUTE and _is_found_by(name, kind):
+        one = _ONE_ATTRIBUTE[name]
+        func, args = obj.__reduce__()  # type: ignore[misc]
+        is_one = func is kind and args == (getattr(obj, one),)
+        return ((one,), kind) if is_one and getattr(kind(), one) == {} else None
     methods = dict(zip(_METHODS, _methods(kind), strict=True))
     getstate, setstate = methods.pop("__getstate__"), methods.pop("__setstate__")
     own = [getattr(object, name, None) for name in methods]

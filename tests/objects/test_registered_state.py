@@ -330,6 +330,7 @@ CONSTANTS = {
     "Fraction": lambda i: fractions.Fraction(i, 7),
     "UUID": lambda i: uuid.UUID(int=i),
     "Path": lambda i: pathlib.Path(f"{i}"),
+    "PartitionSpec": lambda i: jax.sharding.PartitionSpec("ab"[i]),
     "PurePath": lambda i: (pathlib.PurePosixPath, pathlib.PureWindowsPath)[i]("a"),
 }
 
@@ -408,3 +409,68 @@ def test_jnp_of_a_registered_class_under_transformations(x):
     loss = autojit.jit(lambda layer, x: jnp.sum(layer.weights * x))
     grad = jax.grad(lambda w: loss(Counted(w), x))(x)
     np.testing.assert_array_equal(grad, x)
+
+
+# Namedtuples that can have attributes.
+
+
+class Transformation(collections.namedtuple("Transformation", "init update")):  # noqa: PYI024, SLOT002
+    """As Optax's are: a subclass without ``__slots__``."""
+
+
+def test_a_namedtuple_with_a_dict(x):
+    f = autojit.jit(lambda x, t: (t, x * t.init), retrace_warning=None)
+    for _ in range(3):
+        result, product = f(x, Transformation(2, 3))
+        assert type(result) is Transformation
+        assert result == (2, 3)
+        assert vars(result) == {}
+        np.testing.assert_array_equal(product, x * 2)
+    assert f.cache_info().traces == 1
+    text = repr(autojit.flatten(Transformation(2, 3))[1])
+    assert "Transformation(2, 3)" in text
+
+
+def test_attributes_of_a_namedtuple_count(x):
+    f = autojit.jit(
+        lambda x, t: x * getattr(t, "rate", 0) + t.init, retrace_warning=None
+    )
+    one = Transformation(1, 3)
+    for rate in (None, None, 1, 1, 2, 1, None):
+        vars(one).clear()
+        if rate is not None:
+            one.rate = rate
+        np.testing.assert_array_equal(f(x, one), x * (rate or 0) + 1)
+    assert f.cache_info().traces == 3
+    one.rate = x
+    result = autojit.jit(lambda t: t)(one)
+    np.testing.assert_array_equal(result.rate, x)
+
+
+def test_a_namedtuple_with_a_dict_has_an_identity(x):
+    def f(x, pair):
+        pair[0].mark = 1
+        return x * hasattr(pair[1], "mark")
+
+    jitted = autojit.jit(f)
+    one, two = Transformation(1, 2), Transformation(1, 2)
+    for pair in ([one, one], [one, two], [one, one], [one, two]):
+        np.testing.assert_array_equal(jitted(x, pair), x * (pair[0] is pair[1]))
+    assert jitted.cache_info().traces == 2
+
+
+def test_a_frozen_dict_is_read_where_it_lies(x):
+    from flax.core import FrozenDict
+
+    tree = FrozenDict({"a": {"b": x}, "n": 2})
+    f = autojit.jit(lambda t: (t, t["a"]["b"] * t["n"]))
+    for _ in range(2):
+        hash(FrozenDict({"n": 2}))
+        result, product = f(tree)
+        np.testing.assert_array_equal(product, x * 2)
+        assert type(result) is FrozenDict
+        assert hash(result.copy({"a": 1})) == hash(tree.copy({"a": 1}))
+    assert f.cache_info().traces == 1
+    f(FrozenDict({"a": {"b": x}, "n": 3}))
+    assert f.cache_info().traces == 2
+    assert reduced_classes(tree) == set()

@@ -66,6 +66,7 @@ _CONSTANTS = {
     datetime.time,
     datetime.timedelta,
     datetime.timezone,
+    jax.sharding.PartitionSpec,
     uuid.UUID,
     pathlib.PurePosixPath,
     pathlib.PureWindowsPath,
