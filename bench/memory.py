@@ -219,8 +219,8 @@ def cost_table(report: MemoryReport, measure: str) -> Table:
     return table
 
 
-def describe_line(report: MemoryReport) -> str:
-    """Say what a specialization costs, and what a node adds."""
+def summary_line(report: MemoryReport) -> str:
+    """Say what a specialization costs, and what a node adds, by a line of best fit."""
     ours = [c for c in report.costs if (c.way, c.measure) == ("stub", "allocated")]
     nodes = [cost.nodes for cost in ours]
     slope, start = np.polyfit(nodes, [cost.bytes for cost in ours], 1)
@@ -268,7 +268,7 @@ def main() -> None:
     console.print(str(report.environment), style="bold", highlight=False)
     for measure in ("allocated", "resident"):
         console.print(cost_table(report, measure))
-    console.print(describe_line(report))
+    console.print(summary_line(report))
     console.print(growth_table(report))
     console.print(f"Written: {options.json}", highlight=False)
 

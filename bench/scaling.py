@@ -3,12 +3,13 @@
 Each point is a workload as in bench/dispatch.py, timed in the same way. What is shown
 is the time over the floor, which is jax.jit on the same arrays, flat; where there are
 several specializations, as many of these. If growth is linear, "ns each" stays the same
-from line to line. A time below the floor is one that is lost in its noise.
+from line to line. It is the minimum that is compared, which is disturbed least; a time
+below the floor is one that is lost in its noise.
 
 examples:
-  python bench/scaling.py                                in some five minutes
+  python bench/scaling.py                                in some six minutes
   python bench/scaling.py --quick                        small sizes, few rounds
-  python bench/scaling.py --full --axis leaves           the largest sizes, in an hour
+  python bench/scaling.py --full                         the largest sizes too: an hour
   python bench/scaling.py --from-json bench/out/scaling.json --plot scaling.svg
 """
 
@@ -147,7 +148,7 @@ def points_of(name: str, outcomes: Sequence[Outcome]) -> list[Point]:
         if axis == name:
             (floor,) = (t for t in outcome.timings if t.peer == outcome.baseline)
             over = {
-                timing.peer: (timing.ratio - 1) * floor.min_us
+                timing.peer: timing.min_us - floor.min_us
                 for timing in outcome.timings
                 if timing.peer != outcome.baseline
             }
