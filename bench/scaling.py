@@ -7,7 +7,7 @@ from line to line. It is the minimum that is compared, which is disturbed least;
 below the floor is one that is lost in its noise.
 
 examples:
-  python bench/scaling.py                                in some six minutes
+  python bench/scaling.py                                in some eight minutes
   python bench/scaling.py --quick                        small sizes, few rounds
   python bench/scaling.py --full                         the largest sizes too: an hour
   python bench/scaling.py --from-json bench/out/scaling.json --plot scaling.svg
@@ -33,7 +33,7 @@ from dispatch import OUT, run
 from peers import PEERS
 from results import Outcome, Report
 from tables import format_time, new_table
-from workloads import flat, one_of, with_config
+from workloads import flat, one_of, with_config, with_copies
 
 ROUNDS, QUICK_ROUNDS = 21, 3
 
@@ -71,6 +71,11 @@ def with_nodes(count: int) -> Case:
     return with_config(count // 15 - 1)
 
 
+def with_equal_nodes(count: int) -> Case:
+    """Build a call with an equal copy of a config of `count` nodes, 15 at least."""
+    return with_copies(count // 15 - 1)
+
+
 def with_leaves(count: int) -> Case:
     """Build a call with a list of arrays."""
 
@@ -91,13 +96,10 @@ def with_leaves(count: int) -> Case:
     )
 
 
+NODES = [15, 45, 150, 450, 1500, 4500, 15_000, 45_000, 99_990]
 AXES = {
-    "nodes": Axis(
-        "static nodes in a config",
-        with_nodes,
-        [15, 45, 150, 450, 1500, 4500, 15_000, 45_000, 99_990],
-        quick=4,
-    ),
+    "nodes": Axis("static nodes in one config", with_nodes, NODES, quick=4),
+    "copies": Axis("static nodes in equal copies", with_equal_nodes, NODES, quick=4),
     "leaves": Axis(
         "arrays in a list",
         with_leaves,
@@ -163,7 +165,7 @@ def peers_in(points: Sequence[Point]) -> list[str]:
 
 def scaling_table(axis: Axis, points: Sequence[Point]) -> Table:
     """Lay out an axis, a line for each size."""
-    table = new_table(f"By the number of {axis.title}: µs over the floor")
+    table = new_table(f"µs over the floor, by the number of {axis.title}")
     table.add_column("size", justify="right")
     table.add_column("floor", justify="right")
     for peer in peers_in(points):
@@ -188,7 +190,7 @@ def draw(report: Report, path: Path) -> None:
     """Draw all axes side by side."""
     series = {name: points_of(name, report.outcomes) for name in AXES}
     series = {name: points for name, points in series.items() if points}
-    figure = Figure(figsize=(4.5 * len(series), 4.5), layout="constrained")
+    figure = Figure(figsize=(4 * len(series), 4.5), layout="constrained")
     plots = figure.subplots(1, len(series), squeeze=False, sharey=True)
     handles = {}
     for axes, (name, points) in zip(plots.flat, series.items(), strict=True):

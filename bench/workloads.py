@@ -350,35 +350,37 @@ def with_config(count: int) -> Case:
     )
 
 
+def with_copies(count: int) -> Case:
+    """Build calls with copies of a config, which is what the function is compiled for.
+
+    A peer that keeps the objects of that, or of the call before, does not find them
+    again: two copies take turns. ``copy.deepcopy`` would keep strings and floats.
+    """
+    config, x = config_of(count), jnp.arange(4.0)
+    copies = [pickle.loads(pickle.dumps(config)) for _ in range(2)]
+    calls = [(each, x) for each in (config, *copies)]
+
+    def flat_in_turn(jit: Wrapper) -> Call:
+        one = flat(configured, config, x)(jit)
+        return in_turn(one.function, [one.args] * len(calls), (1, 2))
+
+    return Case(
+        lambda jit: in_turn(jit(configured), calls, (1, 2)),
+        {"flat": flat_in_turn},
+        nodes=count_nodes(config),
+    )
+
+
 @workload("W7a", "config of 1,500 static nodes, the same objects")
 def same_config() -> Case:
     """Build a call with a config that is the very object of the calls before."""
     return with_config(99)
 
 
-@workload("W7b", "config of 1,500 static nodes, an equal copy")
+@workload("W7b", "config of 1,500 static nodes, equal copies")
 def equal_config() -> Case:
-    """Build a call with an equal config that shares no string, float or container.
-
-    The function was compiled for the first config, so a peer that keeps its objects
-    does not find them again. ``copy.deepcopy`` would keep strings and floats.
-    """
-    config, x = config_of(99), jnp.arange(4.0)
-    copy = pickle.loads(pickle.dumps(config))
-
-    def call(jit: Wrapper) -> Call:
-        function = jit(configured)
-
-        def compile_for_config() -> None:
-            function(config, x)
-
-        return Call(function, (copy, x), first=compile_for_config)
-
-    return Case(
-        call,
-        {"flat": flat(configured, config, x)},
-        nodes=count_nodes(config),
-    )
+    """Build calls with equal configs that share no string, float or container."""
+    return with_copies(99)
 
 
 @dataclass
