@@ -162,6 +162,35 @@ def _function_of(fun: Any) -> tuple[types.FunctionType, str] | None:
     return None
 
 
+class _Names:
+    """What JAX and messages call a function: the same for all its specializations."""
+
+    __slots__ = ("full_name", "source", "where")
+
+    def __init__(self, named: Any, name: str, code: types.CodeType) -> None:
+        # Not the function itself, which would be kept alive.
+        self.source = types.SimpleNamespace(__code__=code, __name__=name)
+        module = getattr(named, "__module__", None)
+        self.full_name = f"{module}.{getattr(named, '__qualname__', name)}"
+        self.where = f"{name} at {code.co_filename}:{code.co_firstlineno}"
+
+
+_known_names: weakref.WeakKeyDictionary[types.FunctionType, _Names] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _names_of(function: types.FunctionType, name: str) -> _Names:
+    names = _known_names.get(function)
+    if (
+        names is None
+        or names.source.__code__ is not function.__code__
+        or names.source.__name__ != name
+    ):
+        names = _known_names[function] = _Names(function, name, function.__code__)
+    return names
+
+
 def _weakly(fun: Any) -> Callable[[], Any]:
     try:
         return weakref.ref(fun)
@@ -328,15 +357,12 @@ def specialize(
     if isinstance(function, types.FunctionType):
         flat.__qualname__ = function.__qualname__
         flat.__module__ = function.__module__
-    source, code = flat.__name__, flat.__code__
     if (runs := _function_of(fun)) is not None:
-        source, code = runs[1], runs[0].__code__
-        # Not the function itself, which would be kept alive.
-        about.__wrapped__ = types.SimpleNamespace(__code__=code, __name__=source)
-    named = function if runs is None else runs[0]
-    module = getattr(named, "__module__", None)
-    about.full_name = f"{module}.{getattr(named, '__qualname__', source)}"
-    about.source = f"{source} at {code.co_filename}:{code.co_firstlineno}"
+        names = _names_of(*runs)
+        about.__wrapped__ = names.source
+    else:
+        names = _Names(function, flat.__name__, flat.__code__)
+    about.full_name, about.source = names.full_name, names.where
     about.__signature__ = _SIGNATURE
     return jax.jit(
         flat,

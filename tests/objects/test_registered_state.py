@@ -414,7 +414,7 @@ def test_jnp_of_a_registered_class_under_transformations(x):
 # Namedtuples that can have attributes.
 
 
-class Transformation(collections.namedtuple("Transformation", "init update")):  # noqa: PYI024, SLOT002
+class Transformation(collections.namedtuple("Transformation", "init update")):
     """As Optax's are: a subclass without ``__slots__``."""
 
 
