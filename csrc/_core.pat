@@ -338,6 +338,10 @@
     ) -> None:
         \doc
 
+^autojit\._core\.forget_plans$:
+    def forget_plans() -> None:
+        \doc
+
 ^autojit\._core\.configure$:
     def configure(**config: Any) -> None:
         \doc

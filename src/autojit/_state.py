@@ -176,13 +176,13 @@ def state_of(obj: object) -> tuple[Any, Any] | bool | None:
         return None
 
 
-def _known(obj: object, kind: type) -> tuple[Any, Any] | bool | None:
+def _known(obj: Any, kind: type) -> tuple[Any, Any] | bool | None:
     name = _name_of(kind)
     if name in _CONSTANTS:
         return True if _is_found_by(name, kind) else None
     if name in _ONE_ATTRIBUTE and _is_found_by(name, kind):
         one = _ONE_ATTRIBUTE[name]
-        func, args = obj.__reduce__()  # type: ignore[misc]
+        func, args = obj.__reduce__()
         is_one = func is kind and args == (getattr(obj, one),)
         return ((one,), kind) if is_one and getattr(kind(), one) == {} else None
     methods = dict(zip(_METHODS, _methods(kind), strict=True))
