@@ -5,6 +5,7 @@
 
 #include "objects/type_plan.h"
 #include "python/hashing.h"
+#include "python/interpreter.h"
 #include "python/numpy.h"
 
 namespace autojit {
@@ -13,6 +14,40 @@ namespace {
 
 bool same_bits(double a, double b) {
   return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b);
+}
+
+template <typename Word>
+bool same_ends(const char* a, const char* b, std::size_t size) {
+  Word words[4];
+  std::memcpy(&words[0], a, sizeof(Word));
+  std::memcpy(&words[1], b, sizeof(Word));
+  std::memcpy(&words[2], a + size - sizeof(Word), sizeof(Word));
+  std::memcpy(&words[3], b + size - sizeof(Word), sizeof(Word));
+  return words[0] == words[1] && words[2] == words[3];
+}
+
+// Most strings are so short that a call of `memcmp` takes longer than to compare them.
+bool same_bytes(const void* ours, const void* other, std::size_t size) {
+  const auto* a = static_cast<const char*>(ours);
+  const auto* b = static_cast<const char*>(other);
+  if (size > 16) {
+    return std::memcmp(a, b, size) == 0;
+  }
+  if (size >= 8) {
+    return same_ends<std::uint64_t>(a, b, size);
+  }
+  if (size >= 4) {
+    return same_ends<std::uint32_t>(a, b, size);
+  }
+  return size == 0 ||
+         (a[0] == b[0] && a[size / 2] == b[size / 2] && a[size - 1] == b[size - 1]);
+}
+
+bool same_int(PyObject* ours, PyObject* other) {
+  std::uint64_t a = 0;
+  std::uint64_t b = 0;
+  bool are_short = python::is_short_int(ours, a) && python::is_short_int(other, b);
+  return are_short ? a == b : PyObject_RichCompareBool(ours, other, Py_EQ) == 1;
 }
 
 bool same_builtin(PyObject* ours, PyObject* other) {
@@ -32,7 +67,7 @@ bool same_value(Kind kind, PyObject* ours, PyObject* other) {
   }
   switch (kind) {
     case Kind::Int:
-      return PyObject_RichCompareBool(ours, other, Py_EQ) == 1;
+      return same_int(ours, other);
     case Kind::Float:
       return same_bits(PyFloat_AS_DOUBLE(ours), PyFloat_AS_DOUBLE(other));
     case Kind::Complex: {
@@ -43,17 +78,17 @@ bool same_value(Kind kind, PyObject* ours, PyObject* other) {
     case Kind::Str:
       return PyUnicode_GET_LENGTH(ours) == PyUnicode_GET_LENGTH(other) &&
              PyUnicode_KIND(ours) == PyUnicode_KIND(other) &&
-             std::memcmp(PyUnicode_DATA(ours), PyUnicode_DATA(other),
-                         static_cast<std::size_t>(PyUnicode_GET_LENGTH(ours)) *
-                             PyUnicode_KIND(ours)) == 0;
+             same_bytes(PyUnicode_DATA(ours), PyUnicode_DATA(other),
+                        static_cast<std::size_t>(PyUnicode_GET_LENGTH(ours)) *
+                            PyUnicode_KIND(ours));
     case Kind::Bytes:
       return PyBytes_GET_SIZE(ours) == PyBytes_GET_SIZE(other) &&
-             std::memcmp(PyBytes_AS_STRING(ours), PyBytes_AS_STRING(other),
-                         static_cast<std::size_t>(PyBytes_GET_SIZE(ours))) == 0;
+             same_bytes(PyBytes_AS_STRING(ours), PyBytes_AS_STRING(other),
+                        static_cast<std::size_t>(PyBytes_GET_SIZE(ours)));
     case Kind::NumpyScalar: {
       numpy::Bytes a = numpy::scalar_bytes(ours);
       numpy::Bytes b = numpy::scalar_bytes(other);
-      return std::memcmp(a.data, b.data, a.size) == 0;
+      return same_bytes(a.data, b.data, a.size);
     }
     case Kind::Identity:
       // A builtin method is made anew each time it is looked up.

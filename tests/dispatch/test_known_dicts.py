@@ -103,7 +103,7 @@ CHANGES = {
 t_x = jnp.arange(3.0)
 
 
-@pytest.mark.parametrize("seen", [1, 2, 3, 5])
+@pytest.mark.parametrize("seen", [1, 3])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_counts(x, change, seen):
     f = autojit.jit(total, retrace_warning=None)

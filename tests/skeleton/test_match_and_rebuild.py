@@ -424,3 +424,32 @@ def test_a_set_of_instances_that_share_much():
         return {Plain(value=shared), Plain(value=shared)}
 
     assert autojit.flatten(make())[1] == autojit.flatten(make())[1]
+
+
+@pytest.mark.parametrize("letters", ["ab", "äö", "αβ", "😀😁", b"ab"])
+def test_each_character_counts(x, letters):
+    """Short strings and bytes are compared in words, which overlap."""
+    f = autojit.jit(lambda x, text: x, retrace_warning=None)
+    for size in range(40):
+        text = letters[:1] * size
+        copy = text[:0].join(text[i : i + 1] for i in range(size))  # not the same
+        f(x, text)
+        traces = f.cache_info().traces
+        f(x, copy)
+        assert f.cache_info().traces == traces
+        skeleton = autojit.flatten(text)[1]
+        assert autojit.flatten(copy)[1] == skeleton
+        for i in range(size):
+            other = text[:i] + letters[1:2] + text[i + 1 :]
+            assert autojit.flatten(other)[1] != skeleton
+        if size:
+            f(x, text[:-1] + letters[1:2])
+            assert f.cache_info().traces == traces + 1
+
+
+@pytest.mark.parametrize("number", [0, 1, -1, 2**30 - 1, -(2**30), 2**60, 2**62, 2**90])
+def test_each_digit_of_an_int_counts(x, number):
+    f = autojit.jit(lambda x, n: x * (n % 7), retrace_warning=None)
+    for n in (number, number + 1, -number, number - 1, number ^ 2**30, number):
+        np.testing.assert_array_equal(f(x, int(str(n))), x * (n % 7))
+        np.testing.assert_array_equal(f(x, int(str(n))), x * (n % 7))
