@@ -288,15 +288,13 @@ def test_another_version_of_a_library_is_taken_apart_by_its_methods(x, monkeypat
     class Mine(nnx.Param):
         pass
 
-    def getstate(self):
-        return {
-            "_raw_value": self._raw_value,
-            "_trace_state": self._trace_state,
-            "_var_metadata": dict(self._var_metadata),  # a copy
-        }
+    original = nnx.Variable.__getstate__
 
-    getstate.__module__ = nnx.Variable.__getstate__.__module__
-    getstate.__qualname__ = nnx.Variable.__getstate__.__qualname__
+    def getstate(self):
+        return {**original(self), "more": 1}
+
+    getstate.__module__ = original.__module__
+    getstate.__qualname__ = original.__qualname__
     monkeypatch.setattr(nnx.Variable, "__getstate__", getstate)
     assert reduced_classes(Mine(x)) == {"Mine"}
 
