@@ -128,7 +128,7 @@ def test_a_change_counts(x, change, seen):
 def test_changes_in_any_order(x):
     rng = random.Random(0)
     f = autojit.jit(total, retrace_warning=None)
-    for _ in range(25):
+    for _ in range(8):
         tree = make(x)
         for _ in range(8):
             try:
