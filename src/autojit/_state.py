@@ -162,17 +162,17 @@ def state_of(obj: object) -> tuple[Any, Any] | bool | None:
         known.
     """
     kind = type(obj)
-    for base in _mro(kind):
-        state = registered.get(base) if registered else None
-        if state is not None:
-            is_whole = state.attributes is None and state.make is None
-            holds = (base is kind or is_whole) and _methods(kind) == state.methods
-            return (state.attributes, state.make) if holds else None
     try:
+        for base in _mro(kind):
+            state = registered.get(base) if registered else None
+            if state is not None:
+                is_whole = state.attributes is None and state.make is None
+                holds = (base is kind or is_whole) and _methods(kind) == state.methods
+                return (state.attributes, state.make) if holds else None
         return _known(obj, kind)
     except (MemoryError, RecursionError):
         raise
-    except Exception:  # it is not as we know it
+    except Exception:  # it is not as we know it, or its metaclass is hostile
         return None
 
 

@@ -304,12 +304,21 @@ def test_hostile_names_of_classes(x):
         def __getattribute__(cls, name):
             raise RuntimeError(name)
 
+    class Unhashable(type):
+        __hash__ = None
+
     class Hostile(metaclass=Meta):
         def __reduce__(self):
             return tuple, ()
 
+    class Other(metaclass=Unhashable):
+        pass
+
     f = autojit.jit(lambda x, one: x)
     f(x, Hostile())
+    autojit.register_state(Counted)
+    f(x, Hostile())
+    f(x, Other())
 
 
 # Constants.
