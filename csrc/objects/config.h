@@ -12,30 +12,29 @@ struct Config {
   PyObject* leaf_types = nullptr;  // tuple of classes: JAX's arrays
   PyObject* is_leaf = nullptr;     // object -> whether JAX takes it for another value
   PyObject* is_inexact = nullptr;  // array -> whether its numbers are inexact
-  PyObject* identity_types = nullptr;    // tuple of classes compared by identity
-  PyObject* registered_state = nullptr;  // dict of classes, see `_state.py`
-  PyObject* state_of = nullptr;          // object -> (attributes, make), True or None
-  PyObject* reduce = nullptr;            // (object, value, may_lose) -> reduction or
-                                         // None
-  PyObject* set_state = nullptr;         // (object, state, list, dict, setter)
-  PyObject* arrays_differ = nullptr;     // (array, array) -> whether they do
-  PyObject* to_array = nullptr;          // numpy array -> a new one of JAX
-  PyObject* settings = nullptr;          // () -> those of JAX that a trace depends on
-  PyObject* specialize = nullptr;        // (fun, in_tree, specialization, options)
-                                         // -> compiled
-  PyObject* stage = nullptr;             // (name, dispatcher, specialization, compiled,
-                                         // skeleton, leaves) -> what JAX makes of it
-  PyObject* explain = nullptr;           // (compiled or None, skeleton, leaves, why,
-                                         // skeletons traced, by value) -> str or None
-  PyObject* stand_ins = nullptr;         // the class of what stands for an array there
-  PyObject* is_tracing = nullptr;        // () -> whether JAX traces in this thread
-  PyObject* value_needed = nullptr;  // the exception of a trace that needs the values
-                                     // of leaves, with their numbers
-  PyObject* say_where = nullptr;     // (error, skeleton, compiled, leaves)
-  PyObject* replay = nullptr;        // (warnings, leaves, seen)
-  PyObject* mark_seen = nullptr;     // (warnings, leaves, seen)
-  PyObject* lazy_types = nullptr;    // frozenset: iterators that run code when asked
-  PyObject* cache_info = nullptr;    // the class of `cache_info()`
+  PyObject* identity_types = nullptr;  // tuple of classes compared by identity
+  PyObject* state_of = nullptr;        // object -> (attributes, make), True or None
+  PyObject* reduce = nullptr;          // (object, value, may_lose) -> reduction or
+                                       // None
+  PyObject* set_state = nullptr;       // (object, state, list, dict, setter)
+  PyObject* arrays_differ = nullptr;   // (array, array) -> whether they do
+  PyObject* to_array = nullptr;        // numpy array -> a new one of JAX
+  PyObject* settings = nullptr;        // () -> those of JAX that a trace depends on
+  PyObject* specialize = nullptr;      // (fun, in_tree, specialization, options)
+                                       // -> compiled
+  PyObject* stage = nullptr;           // (name, dispatcher, specialization, compiled,
+                                       // skeleton, leaves) -> what JAX makes of it
+  PyObject* explain = nullptr;         // (compiled or None, skeleton, leaves, why,
+                                       // skeletons traced, by value) -> str or None
+  PyObject* stand_ins = nullptr;       // the class of what stands for an array there
+  PyObject* is_tracing = nullptr;      // () -> whether JAX traces in this thread
+  PyObject* value_needed = nullptr;    // the exception of a trace that needs the values
+                                       // of leaves, with their numbers
+  PyObject* say_where = nullptr;       // (error, skeleton, compiled, leaves)
+  PyObject* replay = nullptr;          // (warnings, leaves, seen)
+  PyObject* mark_seen = nullptr;       // (warnings, leaves, seen)
+  PyObject* lazy_types = nullptr;      // frozenset: iterators that run code when asked
+  PyObject* cache_info = nullptr;      // the class of `cache_info()`
   PyObject* specialization_info = nullptr;  // of each in `specializations()`
   PyObject* eager = nullptr;                // what a compiled function returns under
                                             // `jax.disable_jit`
@@ -51,7 +50,6 @@ inline constexpr std::pair<const char*, PyObject * Config::*> kConfig[] = {
     {"is_leaf", &Config::is_leaf},
     {"is_inexact", &Config::is_inexact},
     {"identity_types", &Config::identity_types},
-    {"registered_state", &Config::registered_state},
     {"state_of", &Config::state_of},
     {"reduce", &Config::reduce},
     {"set_state", &Config::set_state},

@@ -372,11 +372,9 @@ bool plan_instance(TypePlan& plan, PyObject* object) {
       made_by_class_statement(type) && python::type_lookup(type, names.del) != nullptr;
   bool is_ordinary = plan.shows_state && reduces_by_default(type) &&
                      python::type_lookup(type, names.getnewargs) == nullptr;
-  if (!is_ordinary || PyDict_GET_SIZE(config.registered_state) != 0) {
-    int known = PyErr_Occurred() == nullptr ? plan_known(plan, object) : -1;
-    if (known != 0) {
-      return known > 0;
-    }
+  int known = PyErr_Occurred() == nullptr ? plan_known(plan, object) : -1;
+  if (known != 0) {
+    return known > 0;
   }
   if (is_ordinary) {
     plan.kind = Kind::Instance;

@@ -27,7 +27,7 @@ from autojit._reduce import arrays_differ, reduce, set_state
 from autojit._results import LAZY_TYPES
 from autojit._specialize import EAGER, say_where, specialize
 from autojit._stages import stage
-from autojit._state import registered, state_of
+from autojit._state import state_of
 from autojit._traced import ValueNeededError
 from autojit._tree import is_inexact
 from autojit._warnings import mark_seen, replay
@@ -402,7 +402,6 @@ _core.configure(
         weakref.ref,
         super,  # taken apart, it would be an instance of the class
     ),
-    registered_state=registered,
     state_of=state_of,
     reduce=reduce,
     set_state=set_state,

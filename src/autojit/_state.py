@@ -59,7 +59,7 @@ _CONSTANTS = frozenset(
         "datetime.timedelta",
         "datetime.timezone",
         "decimal.Decimal",
-        "flax.nnx.graphlib.HashableMapping",
+        "flax.typing.HashableMapping",
         "fractions.Fraction",
         "jax.P",
         "jax.sharding.PartitionSpec",
