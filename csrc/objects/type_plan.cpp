@@ -332,6 +332,7 @@ void keep_attributes(TypePlan& plan, PyObject* attributes) {
   }
   plan.slots = std::move(slots);
   plan.has_dict = false;
+  plan.is_named = true;
 }
 
 // Fills the plan of a class whose state is known otherwise, see `state_of`. 1 if it is,
@@ -486,7 +487,7 @@ bool same_plan(const TypePlan& a, const TypePlan& b) {
                     [](const TypePlan::Slot& x, const TypePlan::Slot& y) {
                       return x.offset == y.offset && x.name.get() == y.name.get();
                     }) &&
-         a.make.get() == b.make.get();
+         a.make.get() == b.make.get() && a.is_named == b.is_named;
 }
 
 const TypePlan* make_or_renew(PyObject* object) {
@@ -657,7 +658,7 @@ bool TypePlan::Slot::set(PyObject* object, PyObject* value) const {
 }
 
 bool is_stateless(const TypePlan& plan, PyObject* object) {
-  if (plan.make) {
+  if (plan.make || plan.is_named) {
     return false;
   }
   PyObject* dict = nullptr;

@@ -65,6 +65,8 @@ struct TypePlan {
   std::vector<Slot> slots;
   // Makes an instance, see `register_state`; nothing for `object.__new__`.
   Owned make;
+  // The attributes that count were named: without them it is no sentinel.
+  bool is_named = false;
   mutable std::uint32_t owners = 1;
 
   // Whether the class is still as it was when the plan was made.

@@ -130,6 +130,7 @@ class Matcher {
   Match reduction(const Later& later);
   int finish_one(const Later& later, NodeObjects& opaque);
   int same_content(PyObject* object, std::size_t number) const;
+  int same_reduction(PyObject* reduction, std::size_t number) const;
   int same_left_out(const Later& later) const;
   void put_off(PyObject* object, const Node* node) {
     later_.push_back({object, node, leaf_});
@@ -633,6 +634,17 @@ int Matcher::same_content(PyObject* object, std::size_t number) const {
              : -1;
 }
 
+// The same for the reduction of a constant. Most are told by a walk.
+int Matcher::same_reduction(PyObject* reduction, std::size_t number) const {
+  NodeObjects opaque;
+  const Program& before = as_skeleton(program_.contents[number])->program;
+  Match match = match_object(before, reduction, nullptr, false, opaque);
+  if (match == Match::No) {
+    return same_content(reduction, number);
+  }
+  return match == Match::Yes ? 1 : -1;
+}
+
 // The same for what a reduction may leave out.
 int Matcher::same_left_out(const Later& later) const {
   std::size_t number = later.node[1].extra;
@@ -691,7 +703,7 @@ int Matcher::finish_one(const Later& later, NodeObjects& opaque) {
       return same_content(later.object, later.node->size);
     case Kind::Constant: {
       Owned reduction = Owned::steal(reduce(later.object));
-      return reduction ? same_content(reduction.get(), later.node->size) : -1;
+      return reduction ? same_reduction(reduction.get(), later.node->size) : -1;
     }
     case Kind::Opaque: {
       int same = is_still_opaque(later.object);
@@ -994,7 +1006,7 @@ Match match_held_call(const Program& program, const CallView& call, PyObject** l
 
 Match match_object(const Program& program, PyObject* object, PyObject** leaves,
                    bool any_leaf, NodeObjects& opaque) {
-  std::fill(leaves, leaves + program.leaves, nullptr);
+  std::fill_n(leaves, program.leaves, nullptr);
   return match_held(program, leaves, any_leaf, opaque,
                     [&](Matcher& matcher) { return matcher.object(object); });
 }

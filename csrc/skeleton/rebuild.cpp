@@ -233,8 +233,9 @@ PyObject* Rebuilder::instance(const Node& head) {
   for (std::size_t i = 0; i < plan.slots.size() && !has_state; ++i) {
     has_state = pc_[i].kind != Kind::Unset;
   }
-  Owned made = Owned::steal(has_state || plan.make ? make_instance(plan)
-                                                   : new_instance(plan.type, false));
+  Owned made = Owned::steal(has_state || plan.make || plan.is_named
+                                ? make_instance(plan)
+                                : new_instance(plan.type, false));
   if (!made) {
     return failed(head);
   }

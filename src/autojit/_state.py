@@ -96,9 +96,10 @@ def register_state(
         A class that a class statement has made, with no builtin base but `object`.
     attributes : iterable of str, optional
         The names of the attributes that are its state, in ``__slots__`` or
-        ``__dict__``. Others don't tell two instances apart, and are as `make` leaves
-        them. By default, all of them. With none, an instance says nothing, and one
-        that is made anew stands for all in a call or result.
+        ``__dict__``. Others don't tell two instances apart, are as `make` leaves
+        them, and what the function does to them is lost. By default, all of them. With
+        none, an instance says nothing, and one that is made anew stands for all in a
+        call or result.
     make : callable, optional
         Is called without arguments for a new instance, whose attributes are then set.
         By default ``object.__new__(cls)``: as in unpickling, ``__init__`` is not run.
@@ -106,14 +107,16 @@ def register_state(
     Raises
     ------
     TypeError
-        If `cls` is no such class.
+        If `cls` is no such class, or `attributes` are no names; in the first call, if
+        an instance has no attribute of a name.
 
     Notes
     -----
     What is said of all attributes holds for subclasses too, as long as they have no
     ``__getstate__``, ``__reduce__`` and so on of their own. If `attributes` or `make`
     are given it holds for `cls` alone. It holds no longer when one of these methods of
-    the class is replaced.
+    the class is replaced, or the class is registered again. None of them is called, not
+    ``__setstate__`` either.
 
     The classes of Flax NNX and chex need no registration.
 
@@ -142,9 +145,26 @@ def register_state(
             f"__reduce__ instead"
         )
     if attributes is not None:
-        attributes = tuple(map(sys.intern, attributes))
+        names = tuple(attributes)
+        if isinstance(attributes, str) or not all(type(name) is str for name in names):
+            raise TypeError(
+                f"register_state needs names of attributes, got {attributes!r}"
+            )
+        attributes = tuple(map(sys.intern, dict.fromkeys(names)))
     registered[cls] = State(attributes, make, _methods(cls))
     _core.forget_plans()
+
+
+def _check_names(obj: object, kind: type, names: Iterable[str]) -> None:
+    known = set(object.__getattribute__(obj, "__dict__") if kind.__dictoffset__ else ())
+    for base in _mro(kind):
+        known.update(vars(base), vars(base).get("__annotations__", ()))
+    for name in names:
+        if name not in known:
+            raise TypeError(
+                f"register_state was told that {name!r} is a part of the state of "
+                f"{kind.__qualname__}, but an instance has no attribute of that name"
+            )
 
 
 def state_of(obj: object) -> tuple[Any, Any] | bool | None:
@@ -163,17 +183,22 @@ def state_of(obj: object) -> tuple[Any, Any] | bool | None:
     """
     kind = type(obj)
     try:
-        for base in _mro(kind):
-            state = registered.get(base) if registered else None
-            if state is not None:
-                is_whole = state.attributes is None and state.make is None
-                holds = (base is kind or is_whole) and _methods(kind) == state.methods
-                return (state.attributes, state.make) if holds else None
-        return _known(obj, kind)
+        state = next(
+            (registered[base] for base in _mro(kind) if registered and base in registered),
+            None,
+        )
+        if state is None:
+            return _known(obj, kind)
+        is_whole = state.attributes is None and state.make is None
+        holds = is_whole or registered.get(kind) is state
+        if not holds or _methods(kind) != state.methods:
+            return None
     except (MemoryError, RecursionError):
         raise
     except Exception:  # it is not as we know it, or its metaclass is hostile
         return None
+    _check_names(obj, kind, state.attributes or ())
+    return state.attributes, state.make
 
 
 def _known(obj: Any, kind: type) -> tuple[Any, Any] | bool | None:

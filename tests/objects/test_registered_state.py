@@ -9,6 +9,7 @@ import fractions
 import gc
 import pathlib
 import re
+import tracemalloc
 import uuid
 
 import jax
@@ -484,3 +485,57 @@ def test_a_frozen_dict_is_read_where_it_lies(x):
     f(FrozenDict({"a": {"b": x}, "n": 3}))
     assert f.cache_info().traces == 2
     assert reduced_classes(tree) == set()
+
+
+# Names that are wrong.
+
+
+@pytest.mark.parametrize("names", ["weights", b"weights", [3], ["weights", None]])
+def test_what_is_no_name(names):
+    with pytest.raises(TypeError, match="needs names of attributes"):
+        autojit.register_state(Counted, names)
+
+
+@pytest.mark.parametrize("cls", [Counted, Slots])
+def test_a_name_that_no_attribute_has(x, cls):
+    autojit.register_state(cls, ["weight"])
+    f = autojit.jit(lambda layer, x: layer.weights * x)
+    one = cls(x) if cls is Counted else cls()
+    one.weights = x
+    for _ in range(2):
+        with pytest.raises(TypeError, match=f"'weight' is a part of .* {cls.__name__}"):
+            f(one, x)
+
+
+def test_an_attribute_that_is_not_there_yet(x):
+    class Layer:
+        scale = 1.0
+
+    autojit.register_state(Layer, ["weights", "scale", "weights"])
+    f = autojit.jit(lambda layer, x: layer.scale * x + getattr(layer, "weights", 0))
+    one = Layer()
+    with pytest.raises(TypeError, match="'weights'"):
+        f(one, x)
+    one.weights = x
+    np.testing.assert_array_equal(f(one, x), x + x)
+    one.scale = 3.0
+    np.testing.assert_array_equal(f(one, x), 3 * x + x)
+    del one.weights, one.scale
+    np.testing.assert_array_equal(f(one, x), x)
+    one.weights = x * 5
+    np.testing.assert_array_equal(f(one, x), x + x * 5)
+    assert f.cache_info().traces == 3
+
+
+@pytest.mark.parametrize("kind", CONSTANTS)
+def test_constants_that_are_made_anew_are_not_taken_apart(x, kind):
+    """A numpy array beside them would be copied for that."""
+    large = np.zeros(100_000)
+    f = autojit.jit(lambda x, config: x)
+    f(x, [CONSTANTS[kind](1), large])
+    tracemalloc.start()
+    f(x, [CONSTANTS[kind](1), large])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < large.nbytes / 2
+    assert f.cache_info().traces == 1
