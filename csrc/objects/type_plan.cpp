@@ -199,8 +199,8 @@ bool adds_slots(PyTypeObject* type) {
 // state but a `__dict__` and no other way to be copied.
 bool is_namedtuple(PyTypeObject* type) {
   Py_ssize_t added = type->tp_basicsize - PyTuple_Type.tp_basicsize;
-  bool adds_slots =
-      added != 0 && !(has_dict(type) && added == Py_ssize_t{sizeof(PyObject*)});
+  Py_ssize_t of_dict = has_dict(type) ? Py_ssize_t{sizeof(PyObject*)} : 0;
+  bool adds_slots = added != 0 && added != of_dict;
   if (!made_by_class_statement(type) || adds_slots || !reduces_by_default(type) ||
       python::type_lookup(type, names.del) != nullptr) {
     return false;

@@ -183,10 +183,8 @@ def state_of(obj: object) -> tuple[Any, Any] | bool | None:
     """
     kind = type(obj)
     try:
-        state = next(
-            (registered[base] for base in _mro(kind) if registered and base in registered),
-            None,
-        )
+        bases = _mro(kind) if registered else ()
+        state = next((registered[one] for one in bases if one in registered), None)
         if state is None:
             return _known(obj, kind)
         is_whole = state.attributes is None and state.make is None
