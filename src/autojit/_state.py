@@ -183,8 +183,11 @@ def state_of(obj: object) -> tuple[Any, Any] | bool | None:
     """
     kind = type(obj)
     try:
-        bases = _mro(kind) if registered else ()
-        state = next((registered[one] for one in bases if one in registered), None)
+        state = None
+        for base in _mro(kind) if registered else ():
+            state = registered.get(base)
+            if state is not None:
+                break
         if state is None:
             return _known(obj, kind)
         is_whole = state.attributes is None and state.make is None
@@ -219,6 +222,8 @@ def _known(obj: Any, kind: type) -> tuple[Any, Any] | bool | None:
     for method in (getstate, setstate):
         if method is not None and _name_of(method) not in _WHOLE_STATE:
             return None
+    if getstate.__module__ == "dataclasses":  # which is as old as CPython is
+        return None, None
     state: Any = getstate(obj)
     values = [*state.values()] if isinstance(state, dict) else [*state]
     is_whole = sorted(map(id, values)) == sorted(map(id, _attributes(obj)))
@@ -232,10 +237,12 @@ def _mro(kind: type) -> tuple[type, ...]:
 
 def _methods(kind: type) -> tuple[object, ...]:
     """Return the methods that say what the state of an instance is."""
-    return tuple(
-        next((vars(base)[name] for base in _mro(kind) if name in vars(base)), None)
-        for name in _METHODS
-    )
+    methods = dict.fromkeys(_METHODS)
+    for base in reversed(_mro(kind)):
+        for name in _METHODS:
+            if name in vars(base):
+                methods[name] = vars(base)[name]
+    return tuple(methods.values())
 
 
 def _name_of(thing: Any) -> str:
@@ -248,15 +255,18 @@ def _is_found_by(name: str, kind: type) -> bool:
     return getattr(sys.modules.get(module), name, None) is kind
 
 
-def _attributes(obj: object) -> Iterable[object]:
-    """Yield the values of an instance's ``__dict__`` and slots."""
+# A list: without memory for a generator, CPython 3.13 crashes.
+def _attributes(obj: object) -> list[object]:
+    """Return the values of an instance's ``__dict__`` and slots."""
+    values: list[object] = []
     # Asked of `object`: a variable of NNX answers for its array.
     if type(obj).__dictoffset__:
-        yield from object.__getattribute__(obj, "__dict__").values()
+        values += object.__getattribute__(obj, "__dict__").values()
     for base in _mro(type(obj)):
         for member in vars(base).values():
             if isinstance(member, types.MemberDescriptorType):
                 try:
-                    yield member.__get__(obj)
+                    values.append(member.__get__(obj))
                 except AttributeError:  # not set
                     continue
+    return values
