@@ -217,11 +217,13 @@ inline bool Matcher::pairs(PyObject* dict, std::uint32_t size) {
   return true;
 }
 
-// Whether a part of a dict that has matched may match no longer, or is a leaf.
-bool is_to_be_looked_at(const Node& node) {
+// Whether a part of a dict that has matched may match no longer, or is a leaf. Whether
+// another constant is equal is not known before the walk is over.
+bool is_to_be_looked_at(const Node& node, PyObject* object) {
   bool is_folded =
       row_of(node.kind).payload == Payload::Folded && node.object != nullptr;
-  return !is_value(node.kind) && node.kind != Kind::Constant && !is_folded;
+  bool is_same_constant = node.kind == Kind::Constant && node.object == object;
+  return !is_value(node.kind) && !is_same_constant && !is_folded;
 }
 
 inline bool Matcher::dict(PyObject* dict, const Node& head) {
@@ -262,7 +264,7 @@ inline bool Matcher::dict(PyObject* dict, const Node& head) {
   while (PyDict_Next(dict, &position, &pair[0], &pair[1]) != 0) {
     for (PyObject* object : pair) {
       const Node& node = *pc_;
-      if (is_to_be_looked_at(node)) {
+      if (is_to_be_looked_at(node, object)) {
         known->parts.push_back({static_cast<std::uint32_t>(&node - &head), object});
       }
       if (!part(object)) {

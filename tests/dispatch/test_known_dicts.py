@@ -1,5 +1,6 @@
 """A dict that is as it was the last time is not looked through: a change counts."""
 
+import datetime
 import random
 import types
 
@@ -217,3 +218,14 @@ def test_what_is_known_of_dicts_goes_with_the_specialization(x):
     assert copies[0] == copies[1]
     f.clear_cache()
     np.testing.assert_array_equal(f(x, tree), x)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_constants_that_differ(x, seed):
+    """Whether they are equal is known only after the walk that looks at the dict."""
+    rng = random.Random(seed)
+    f = autojit.jit(lambda x, tree: x * tree["day"].year, retrace_warning=None)
+    trees = [{"day": datetime.date(2000 + i, 1, 1)} for i in range(4)]
+    for i in rng.choices(range(4), k=300):
+        assert f(x, trees[i])[1] == x[1] * (2000 + i)
+    assert f.cache_info().traces == 4
