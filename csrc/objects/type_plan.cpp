@@ -637,14 +637,28 @@ bool is_finalize_among(PyWeakReference* reference) {
   return false;
 }
 
+// Not a look-up: keys that are no strings could run Python when they are compared.
 PyObject* TypePlan::Slot::in_dict(PyObject* object) const {
   PyObject* dict = python::instance_dict(object);
-  PyObject* found =
-      dict != nullptr ? PyDict_GetItemWithError(dict, name.get()) : nullptr;
-  if (found == nullptr) {
-    PyErr_Clear();
+  Py_ssize_t position = 0;
+  PyObject* key = nullptr;
+  PyObject* value = nullptr;
+  bool are_strings = true;
+  while (dict != nullptr && PyDict_Next(dict, &position, &key, &value) != 0) {
+    if (key == name.get()) {
+      return value;
+    }
+    are_strings = are_strings && PyUnicode_CheckExact(key);
   }
-  return found;
+  if (dict != nullptr && are_strings) {
+    return PyDict_GetItemWithError(dict, name.get());
+  }
+  for (position = 0; dict != nullptr && PyDict_Next(dict, &position, &key, &value);) {
+    if (PyUnicode_Check(key) && PyUnicode_Compare(key, name.get()) == 0) {
+      return value;
+    }
+  }
+  return nullptr;
 }
 
 bool TypePlan::Slot::set(PyObject* object, PyObject* value) const {

@@ -539,3 +539,39 @@ def test_constants_that_are_made_anew_are_not_taken_apart(x, kind):
     tracemalloc.stop()
     assert peak < large.nbytes / 2
     assert f.cache_info().traces == 1
+
+
+class Key:
+    """Equal to a string, and does something when it is asked."""
+
+    then = None
+
+    def __init__(self, name):
+        self.name = name
+
+    def __hash__(self):
+        return hash(self.name)
+
+    def __eq__(self, other):
+        if Key.then is not None:
+            Key.then()
+        return other == self.name
+
+
+def test_keys_of_an_instance_are_not_asked(x):
+    autojit.register_state(Counted, ["weights"])
+    counted = Counted(1.0)
+    vars(counted).clear()
+    vars(counted)[Key("weights")] = 1.0
+    values = [counted, *([float(i)] for i in range(50))]
+    f = autojit.jit(lambda x, values: x * len(values))
+    f(x, values)
+    asked = []
+    Key.then = lambda: (asked.append(1), values.clear())
+    try:
+        for _ in range(2):
+            f(x, values)
+    finally:
+        Key.then = None
+    assert len(values) == 51
+    assert not asked
