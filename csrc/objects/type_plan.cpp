@@ -81,6 +81,7 @@ void forget_type(PyTypeObject* type) {
     // The entry leaves the map before its destructor, which may run Python.
     Entry entry = std::move(found->second);
     entries().erase(found);
+    entry.plan->retire();
   }
 }
 
@@ -514,6 +515,8 @@ const TypePlan* make_or_renew(PyObject* object) {
     found->second.plan->can_be_checked = plan->can_be_checked;
     in_force = found->second.plan.get();
   } else {
+    // What changes from now on, this one is not told.
+    found->second.plan->retire();
     found->second.plan = std::move(plan);
   }
   recent_plan(type) = in_force;
@@ -548,8 +551,7 @@ const TypePlan* plan_for(PyObject* object) {
   if (plans_are_stale()) {
     copyreg_version = python::watched_version(config.copyreg_table);
     for (auto& [type, entry] : entries()) {
-      entry.plan->version = 0;
-      entry.plan->can_be_checked = false;
+      entry.plan->retire();
     }
   }
   // To make a plan may run Python, which may change the class or give it another.

@@ -76,6 +76,11 @@ struct TypePlan {
   // The same for a class that has changed: mostly in an attribute that is none of ours.
   // Runs no Python.
   [[gnu::noinline]] bool is_as_it_was() const;
+  // It holds no longer, whatever the class is.
+  void retire() const {
+    version = 0;
+    can_be_checked = false;
+  }
   // One owner less. May run Python (the names go).
   void release() const {
     if (--owners == 0) {

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import autojit
+from autojit import _state
 
 
 def ordinary():
@@ -182,3 +183,27 @@ def test_slots_that_a_class_hides(x):
     cls.rate = 5  # what the slot holds is not found any more
     with pytest.raises(TypeError, match="cannot be put together again"):
         f(x, model)
+
+
+def test_registered_after_the_class_was_another(x):
+    class Model:
+        def __init__(self, rate):
+            self.rate, self.calls = rate, 0
+
+    def make():
+        model = Model(1)
+        model.calls = 5
+        return model
+
+    f = autojit.jit(lambda x, model: x + model.calls, retrace_warning=None)
+    g = autojit.jit(lambda model: model.rate)
+    f(x, Model(2))
+    Model.__reduce__ = lambda self: (Model, (self.rate,))
+    g(Model(2))
+    del Model.__reduce__
+    try:
+        autojit.register_state(Model, ["rate"], make=make)
+        g(Model(2))
+        np.testing.assert_array_equal(f(x, Model(2)), x + 5)
+    finally:
+        del _state.registered[Model]
