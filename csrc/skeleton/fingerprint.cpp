@@ -43,7 +43,7 @@ class Walk {
 
   void parts(PyObject* const* objects, Py_ssize_t size) {
     add(static_cast<std::uint64_t>(size));
-    for (Py_ssize_t i = 0; i < size; ++i) {
+    for (Py_ssize_t i = 0; i < size && ++seen_ < kMostObjects; ++i) {
       part(objects[i]);
     }
   }
@@ -51,7 +51,7 @@ class Walk {
  private:
   void look_into(PyObject* object, PyTypeObject* type) {
     const TypePlan* plan = find_plan(type);
-    if (plan != nullptr && depth_ < kDeepest && ++seen_ < kMostObjects) {
+    if (plan != nullptr && depth_ < kDeepest && seen_ < kMostObjects) {
       ++depth_;
       inside(object, *plan);
       --depth_;
@@ -63,7 +63,7 @@ class Walk {
     Py_ssize_t position = 0;
     PyObject* key = nullptr;
     PyObject* value = nullptr;
-    while (PyDict_Next(dict, &position, &key, &value) != 0) {
+    while (++seen_ < kMostObjects && PyDict_Next(dict, &position, &key, &value) != 0) {
       part(key);
       part(value);
     }

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import time
 import tracemalloc
 
 import jax.numpy as jnp
@@ -170,3 +171,12 @@ def test_jnp_arrays_are_no_part_of_it(x):
         expected = other * 3 if i % 3 else other
         np.testing.assert_array_equal(jitted(other, bool(i % 3)), expected)
     assert jitted.cache_info().currsize == 2
+
+
+def test_what_is_shared_is_not_looked_at_for_ever(x):
+    f = autojit.jit(lambda x, values, number: x * number)
+    values = [[*range(40_000)]] * 40_000
+    began = time.perf_counter()
+    for number in range(3):
+        f(x, values, number)
+    assert time.perf_counter() - began < 2
