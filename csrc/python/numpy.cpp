@@ -122,9 +122,11 @@ bool same_shape(PyArrayObject* a, PyArrayObject* b) {
                     PyArray_DIMS(b));
 }
 
-// Whether an array repeats its items along an axis.
+// Whether an array repeats its items along an axis. Items of no bytes lie all at one
+// place, and are no repetition.
 bool repeats(PyArrayObject* array, int axis) {
-  return PyArray_STRIDE(array, axis) == 0 && PyArray_DIM(array, axis) > 1;
+  return PyArray_STRIDE(array, axis) == 0 && PyArray_DIM(array, axis) > 1 &&
+         PyArray_ITEMSIZE(array) != 0;
 }
 bool repeats(PyArrayObject* array) {
   for (int axis = 0; axis < PyArray_NDIM(array); ++axis) {

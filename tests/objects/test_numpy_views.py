@@ -130,3 +130,10 @@ def test_a_view_is_not_copied_to_compare_it(x):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1e5
+
+
+def test_items_of_no_bytes(x):
+    f = autojit.jit(lambda x, array: x)
+    for _ in range(4):
+        f(x, np.zeros((2, 3), "V0"))
+    assert f.cache_info().traces == 1
