@@ -136,15 +136,6 @@ bool repeats(PyArrayObject* array) {
   }
   return false;
 }
-bool same_repeats(PyArrayObject* a, PyArrayObject* b) {
-  for (int axis = 0; axis < PyArray_NDIM(a); ++axis) {
-    if (repeats(a, axis) != repeats(b, axis)) {
-      return false;
-    }
-  }
-  return true;
-}
-
 // A view of the memory of an array: each item once if `once`, and else with the shape
 // of `like`. nullptr with an exception set on failure.
 PyObject* view_of(PyArrayObject* array, PyArrayObject* like, bool once) {
@@ -170,68 +161,74 @@ PyObject* view_of(PyArrayObject* array, PyArrayObject* like, bool once) {
   return view.release();
 }
 
-// The array that has the items of a kept copy.
-PyArrayObject* items_of(PyArrayObject* kept) {
-  return repeats(kept) ? reinterpret_cast<PyArrayObject*>(PyArray_BASE(kept)) : kept;
-}
-
 bool same_bytes(PyArrayObject* a, PyArrayObject* b) {
   return std::memcmp(PyArray_BYTES(a), PyArray_BYTES(b),
                      static_cast<std::size_t>(PyArray_NBYTES(a))) == 0;
 }
 
-bool same_items(const char* ours, const char* other, npy_intp count, npy_intp stride,
-                std::size_t size) {
-  auto same = [&]<std::size_t kSize>() {
-    bool is_same = true;
-    for (npy_intp i = 0; i < count && is_same; ++i, ours += kSize, other += stride) {
-      is_same = std::memcmp(ours, other, kSize) == 0;
-    }
-    return is_same;
-  };
-  switch (size) {
-    case 1:
-      return same.operator()<1>();
-    case 4:
-      return same.operator()<4>();
-    case 8:
-      return same.operator()<8>();
-    default:
-      break;
-  }
-  for (npy_intp i = 0; i < count; ++i, ours += size, other += stride) {
-    if (std::memcmp(ours, other, size) != 0) {
+// Where the items of an array lie, from an axis on.
+struct Lying {
+  const char* at;
+  npy_intp stride;
+};
+
+template <std::size_t kSize>
+bool same_items(Lying a, Lying b, npy_intp count) {
+  for (npy_intp i = 0; i < count; ++i, a.at += a.stride, b.at += b.stride) {
+    if (std::memcmp(a.at, b.at, kSize) != 0) {
       return false;
     }
   }
   return true;
 }
 
-// Whether an array has the items that lie at `ours` in the order of C, from an axis on.
-// `ours` goes past them.
-bool same_from(const char*& ours, const char* other, PyArrayObject* array, int axis) {
-  auto size = static_cast<std::size_t>(PyArray_ITEMSIZE(array));
-  if (axis == PyArray_NDIM(array)) {
-    bool same = std::memcmp(ours, other, size) == 0;
-    ours += size;
-    return same;
+bool same_row(Lying a, Lying b, npy_intp count, npy_intp size) {
+  if (a.stride == size && b.stride == size) {
+    return std::memcmp(a.at, b.at, static_cast<std::size_t>(count * size)) == 0;
   }
-  npy_intp count = repeats(array, axis) ? 1 : PyArray_DIM(array, axis);
-  npy_intp stride = PyArray_STRIDE(array, axis);
-  if (axis == PyArray_NDIM(array) - 1) {
-    std::size_t bytes = static_cast<std::size_t>(count) * size;
-    bool same = stride == static_cast<npy_intp>(size)
-                    ? std::memcmp(ours, other, bytes) == 0
-                    : same_items(ours, other, count, stride, size);
-    ours += bytes;
-    return same;
+  switch (size) {
+    case 1:
+      return same_items<1>(a, b, count);
+    case 4:
+      return same_items<4>(a, b, count);
+    case 8:
+      return same_items<8>(a, b, count);
+    default:
+      break;
   }
-  for (npy_intp i = 0; i < count; ++i, other += stride) {
-    if (!same_from(ours, other, array, axis + 1)) {
+  for (npy_intp i = 0; i < count; ++i, a.at += a.stride, b.at += b.stride) {
+    if (std::memcmp(a.at, b.at, static_cast<std::size_t>(size)) != 0) {
       return false;
     }
   }
   return true;
+}
+
+// Whether two arrays of one shape have the same items, from an axis on. What both
+// repeat is looked at once.
+bool same_from(PyArrayObject* a, const char* in_a, PyArrayObject* b, const char* in_b,
+               int axis) {
+  npy_intp size = PyArray_ITEMSIZE(b);
+  if (axis == PyArray_NDIM(b)) {
+    return std::memcmp(in_a, in_b, static_cast<std::size_t>(size)) == 0;
+  }
+  npy_intp count = repeats(a, axis) && repeats(b, axis) ? 1 : PyArray_DIM(b, axis);
+  Lying row_a{in_a, PyArray_STRIDE(a, axis)};
+  Lying row_b{in_b, PyArray_STRIDE(b, axis)};
+  if (axis == PyArray_NDIM(b) - 1) {
+    return same_row(row_a, row_b, count, size);
+  }
+  for (npy_intp i = 0; i < count;
+       ++i, row_a.at += row_a.stride, row_b.at += row_b.stride) {
+    if (!same_from(a, row_a.at, b, row_b.at, axis + 1)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool same_strided(PyArrayObject* a, PyArrayObject* b) {
+  return same_from(a, PyArray_BYTES(a), b, PyArray_BYTES(b), 0);
 }
 
 }  // namespace
@@ -296,11 +293,8 @@ int same(PyObject* ours, PyObject* other) {
   if (PyArray_DESCR(a) != PyArray_DESCR(b) || has_fields(b)) {
     return -1;
   }
-  if (PyArray_IS_C_CONTIGUOUS(b) || PyArray_IS_F_CONTIGUOUS(b)) {
-    return !repeats(a) && same_bytes(a, b) ? 1 : 0;
-  }
-  const char* items = PyArray_BYTES(a);
-  return same_repeats(a, b) && same_from(items, PyArray_BYTES(b), b, 0) ? 1 : 0;
+  bool is_whole = PyArray_IS_C_CONTIGUOUS(b) || PyArray_IS_F_CONTIGUOUS(b);
+  return (is_whole && !repeats(a) ? same_bytes(a, b) : same_strided(a, b)) ? 1 : 0;
 }
 
 int same_slowly(PyObject* ours, PyObject* other) {
@@ -313,7 +307,7 @@ int same_slowly(PyObject* ours, PyObject* other) {
     return -1;
   }
   auto* b = reinterpret_cast<PyArrayObject*>(copy.get());
-  if (!same_shape(a, b) || is_fortran(a) != is_fortran(b) || !same_repeats(a, b) ||
+  if (!same_shape(a, b) || is_fortran(a) != is_fortran(b) ||
       PyArray_NBYTES(a) != PyArray_NBYTES(b)) {
     return 0;
   }
@@ -345,7 +339,7 @@ int same_slowly(PyObject* ours, PyObject* other) {
       return PyErr_Occurred() != nullptr ? -1 : 0;
     }
   }
-  return same_bytes(items_of(a), items_of(b)) ? 1 : 0;
+  return same_strided(a, b) ? 1 : 0;
 }
 
 std::uint64_t hash(PyObject* object) {
@@ -354,7 +348,13 @@ std::uint64_t hash(PyObject* object) {
   auto mixed = reinterpret_cast<std::uintptr_t>(Py_TYPE(PyArray_DESCR(array)));
   mixed ^= hash_bytes(shape,
                       sizeof(npy_intp) * static_cast<std::size_t>(PyArray_NDIM(array)));
-  PyArrayObject* items = items_of(array);
+  // As if what it repeats were written out: one that is may be equal.
+  Owned written = Owned::steal(repeats(array) ? copy_in(array, false) : nullptr);
+  if (repeats(array) && !written) {
+    PyErr_Clear();
+    return mixed;
+  }
+  auto* items = written ? reinterpret_cast<PyArrayObject*>(written.get()) : array;
   return mixed ^ hash_bytes(PyArray_BYTES(items),
                             static_cast<std::size_t>(PyArray_NBYTES(items))) *
                      3U;

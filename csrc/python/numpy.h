@@ -27,9 +27,8 @@ PyObject* copy_of(PyObject* object);
 // The same to be kept: of an array that repeats its items along an axis, as a view that
 // `numpy.broadcast_to` returns, they are there once.
 PyObject* kept_copy_of(PyObject* object);
-// Whether two arrays have the same items, shape, order and dtype, and repeat them along
-// the same axes. 1, 0, or -1: then `same_slowly` can tell. `ours` is a copy that
-// `kept_copy_of` has made. Runs nothing.
+// Whether two arrays have the same items, shape, order and dtype. 1, 0, or -1: then
+// `same_slowly` can tell. `ours` is a copy that `kept_copy_of` has made. Runs nothing.
 int same(PyObject* ours, PyObject* other);
 // The same, always: 1, 0, or -1 with an exception set. May run Python (the metadata of
 // a dtype).

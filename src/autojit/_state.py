@@ -59,7 +59,6 @@ _CONSTANTS = frozenset(
         "datetime.timedelta",
         "datetime.timezone",
         "decimal.Decimal",
-        "flax.typing.HashableMapping",
         "fractions.Fraction",
         "jax.P",
         "jax.sharding.PartitionSpec",
