@@ -655,7 +655,8 @@ PyObject* TypePlan::Slot::in_dict(PyObject* object) const {
   if (dict != nullptr && are_strings) {
     return PyDict_GetItemWithError(dict, name.get());
   }
-  for (position = 0; dict != nullptr && PyDict_Next(dict, &position, &key, &value);) {
+  for (position = 0;
+       dict != nullptr && PyDict_Next(dict, &position, &key, &value) != 0;) {
     if (PyUnicode_Check(key) && PyUnicode_Compare(key, name.get()) == 0) {
       return value;
     }

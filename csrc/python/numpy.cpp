@@ -293,8 +293,10 @@ int same(PyObject* ours, PyObject* other) {
   if (PyArray_DESCR(a) != PyArray_DESCR(b) || has_fields(b)) {
     return -1;
   }
-  bool is_whole = PyArray_IS_C_CONTIGUOUS(b) || PyArray_IS_F_CONTIGUOUS(b);
-  return (is_whole && !repeats(a) ? same_bytes(a, b) : same_strided(a, b)) ? 1 : 0;
+  if ((PyArray_IS_C_CONTIGUOUS(b) || PyArray_IS_F_CONTIGUOUS(b)) && !repeats(a)) {
+    return same_bytes(a, b) ? 1 : 0;
+  }
+  return same_strided(a, b) ? 1 : 0;
 }
 
 int same_slowly(PyObject* ours, PyObject* other) {
