@@ -51,7 +51,7 @@ class Walk {
  private:
   void look_into(PyObject* object, PyTypeObject* type) {
     const TypePlan* plan = find_plan(type);
-    if (plan != nullptr && depth_ < kDeepest && seen_ < kMostObjects) {
+    if (plan != nullptr && depth_ < kDeepest && ++seen_ < kMostObjects) {
       ++depth_;
       inside(object, *plan);
       --depth_;
