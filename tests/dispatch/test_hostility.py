@@ -1065,9 +1065,14 @@ def test_signals_in_the_midst_of_calls(x, alarm, error):
 
     def call():
         n = next(counter)
-        f(x, MANY_KINDS[n % len(MANY_KINDS)](x))
-        if n % 7 == 0:
-            f(x, [n])
+        try:
+            f(x, MANY_KINDS[n % len(MANY_KINDS)](x))
+            if n % 7 == 0:
+                f(x, [n])
+        except ValueError as wrapped:  # of JAX, in whose look-up the signal came
+            if "Cache keys should be comparable" not in str(wrapped):
+                raise
+            raise error from wrapped
 
     assert alarm(call, error, 2000) > 1000
     assert f.cache_info().currsize <= 50
