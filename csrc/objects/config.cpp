@@ -27,8 +27,7 @@ bool init_names() {
          intern(names.attrs_fields, "__attrs_attrs__") &&
          intern(names.attr_name, "name") && intern(names.del, "__del__") &&
          intern(names.module, "__module__") && intern(names.name, "__name__") &&
-         intern(names.qualname, "__qualname__") && intern(names.modules, "modules") &&
-         intern(names.obj, "obj");
+         intern(names.modules, "modules") && intern(names.obj, "obj");
 }
 
 }  // namespace autojit

@@ -92,7 +92,6 @@ struct Names {
   PyObject* attr_name;
   PyObject* del;
   PyObject* module;
-  PyObject* qualname;
   PyObject* name;
   PyObject* modules;
   PyObject* obj;
