@@ -218,12 +218,12 @@ inline bool Matcher::pairs(PyObject* dict, std::uint32_t size) {
 }
 
 // Whether a part of a dict that has matched may match no longer, or is a leaf. Whether
-// another constant is equal is not known before the walk is over.
+// another constant is equal, or a tuple that has one in it, is not known before the walk
+// is over.
 bool is_to_be_looked_at(const Node& node, PyObject* object) {
-  bool is_folded =
-      row_of(node.kind).payload == Payload::Folded && node.object != nullptr;
-  bool is_same_constant = node.kind == Kind::Constant && node.object == object;
-  return !is_value(node.kind) && !is_same_constant && !is_folded;
+  bool can_be_told =
+      node.kind == Kind::Constant || row_of(node.kind).payload == Payload::Folded;
+  return !is_value(node.kind) && !(can_be_told && node.object == object);
 }
 
 inline bool Matcher::dict(PyObject* dict, const Node& head) {

@@ -220,12 +220,22 @@ def test_what_is_known_of_dicts_goes_with_the_specialization(x):
     np.testing.assert_array_equal(f(x, tree), x)
 
 
+@pytest.mark.parametrize(
+    ("put", "get"),
+    [
+        (lambda day: day, lambda day: day),
+        (lambda day: (day, 1), lambda pair: pair[0]),
+        (lambda day: (1, ((day,),)), lambda pair: pair[1][0][0]),
+        (lambda day: frozenset({day}), lambda days: next(iter(days))),
+    ],
+    ids=["alone", "in a tuple", "in tuples", "in a frozenset"],
+)
 @pytest.mark.parametrize("seed", range(3))
-def test_constants_that_differ(x, seed):
+def test_constants_that_differ(x, put, get, seed):
     """Whether they are equal is known only after the walk that looks at the dict."""
     rng = random.Random(seed)
-    f = autojit.jit(lambda x, tree: x * tree["day"].year, retrace_warning=None)
-    trees = [{"day": datetime.date(2000 + i, 1, 1)} for i in range(4)]
+    f = autojit.jit(lambda x, tree: x * get(tree["day"]).year, retrace_warning=None)
+    trees = [{"day": put(datetime.date(2000 + i, 1, 1))} for i in range(4)]
     for i in rng.choices(range(4), k=300):
         assert f(x, trees[i])[1] == x[1] * (2000 + i)
     assert f.cache_info().traces == 4
