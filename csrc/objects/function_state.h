@@ -29,6 +29,7 @@
 #include <utility>
 #include <vector>
 
+#include "objects/kinds.h"
 #include "python/owned.h"
 
 namespace autojit {
@@ -58,6 +59,18 @@ std::array<PyObject*, kStateParts> state_of(PyObject* object, PyObject* annotati
 // A part of a builtin object that has this name in a path, such as `.func`: a new
 // reference, or nullptr with an exception set. Runs no Python.
 PyObject* part_of_builtin(PyObject* object, const char* name);
+// Hands those parts that its kind names to `use`, borrowed, until that says no. Whether
+// all were wanted; if there is an exception, one could not be had.
+template <typename Use>
+bool use_named_parts(PyObject* object, Kind kind, Use use) {
+  for (std::size_t i = 0; i < named_parts(row_of(kind)); ++i) {
+    Owned part = Owned::steal(part_of_builtin(object, row_of(kind).names[i]));
+    if (!part || !use(part.get())) {
+      return false;
+    }
+  }
+  return true;
+}
 
 // Whether an object is a class method, a static method or a property.
 bool is_descriptor(PyObject* object);

@@ -201,8 +201,8 @@ bool adds_slots(PyTypeObject* type) {
 bool is_namedtuple(PyTypeObject* type) {
   Py_ssize_t added = type->tp_basicsize - PyTuple_Type.tp_basicsize;
   Py_ssize_t of_dict = has_dict(type) ? Py_ssize_t{sizeof(PyObject*)} : 0;
-  bool adds_slots = added != 0 && added != of_dict;
-  if (!made_by_class_statement(type) || adds_slots || !reduces_by_default(type) ||
+  bool has_slots = added != 0 && added != of_dict;
+  if (!made_by_class_statement(type) || has_slots || !reduces_by_default(type) ||
       python::type_lookup(type, names.del) != nullptr) {
     return false;
   }
@@ -639,26 +639,19 @@ bool is_finalize_among(PyWeakReference* reference) {
   return false;
 }
 
-// Not a look-up: keys that are no strings could run Python when they are compared.
+// Not a look-up: keys that are no strings could run Python when they are compared. Most
+// names are found as the very object.
 PyObject* TypePlan::Slot::in_dict(PyObject* object) const {
   PyObject* dict = python::instance_dict(object);
-  Py_ssize_t position = 0;
-  PyObject* key = nullptr;
-  PyObject* value = nullptr;
-  bool are_strings = true;
-  while (dict != nullptr && PyDict_Next(dict, &position, &key, &value) != 0) {
-    if (key == name.get()) {
-      return value;
-    }
-    are_strings = are_strings && PyUnicode_CheckExact(key);
-  }
-  if (dict != nullptr && are_strings) {
-    return PyDict_GetItemWithError(dict, name.get());
-  }
-  for (position = 0;
-       dict != nullptr && PyDict_Next(dict, &position, &key, &value) != 0;) {
-    if (PyUnicode_Check(key) && PyUnicode_Compare(key, name.get()) == 0) {
-      return value;
+  for (bool by_value : {false, true}) {
+    Py_ssize_t position = 0;
+    PyObject* key = nullptr;
+    PyObject* value = nullptr;
+    while (dict != nullptr && PyDict_Next(dict, &position, &key, &value) != 0) {
+      if (by_value ? PyUnicode_Check(key) && PyUnicode_Compare(key, name.get()) == 0
+                   : key == name.get()) {
+        return value;
+      }
     }
   }
   return nullptr;
@@ -711,9 +704,9 @@ PyObject* new_instance(PyTypeObject* type, bool has_state) {
   return PyBaseObject_Type.tp_new(type, no_args, nullptr);
 }
 
-PyObject* make_instance(const TypePlan& plan) {
+PyObject* make_instance(const TypePlan& plan, bool has_state) {
   if (!plan.make) {
-    return new_instance(plan.type, true);
+    return new_instance(plan.type, has_state || plan.is_named);
   }
   Owned made = Owned::steal(PyObject_CallNoArgs(plan.make.get()));
   if (made && Py_TYPE(made.get()) != plan.type) {

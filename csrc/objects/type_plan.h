@@ -133,8 +133,8 @@ inline bool is_leaf_type(PyTypeObject* type) {
 // state is made by `object.__new__`; for one that has none the class's own `__new__` is
 // asked first, as unpickling would: it may be a singleton. May run Python.
 PyObject* new_instance(PyTypeObject* type, bool has_state);
-// One that is made as was registered, or else by `object.__new__`. The same.
-PyObject* make_instance(const TypePlan& plan);
+// The same for a plan: it is made as was registered, if that was said.
+PyObject* make_instance(const TypePlan& plan, bool has_state);
 
 // Whether an instance has no state at all. Its plan shows the state. Runs nothing.
 bool is_stateless(const TypePlan& plan, PyObject* object);

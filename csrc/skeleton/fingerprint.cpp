@@ -70,17 +70,11 @@ class Walk {
   }
 
   void named(PyObject* object, Kind kind) {
-    for (const char* name : row_of(kind).names) {
-      if (name == nullptr) {
-        break;
-      }
-      Owned value = Owned::steal(part_of_builtin(object, name));
-      if (!value) {
-        PyErr_Clear();
-        return;
-      }
-      part(value.get());
-    }
+    (void)use_named_parts(object, kind, [this](PyObject* value) {
+      part(value);
+      return true;
+    });
+    PyErr_Clear();
   }
 
   void instance(PyObject* object, const TypePlan& plan) {

@@ -848,16 +848,10 @@ void Flattener::keep_pairs(PyObject* dict) {
 
 // The parts of a builtin object that its kind names.
 bool Flattener::keep_named(PyObject* object, Kind kind) {
-  for (const char* name : row_of(kind).names) {
-    if (name == nullptr) {
-      break;
-    }
-    held_.steal(part_of_builtin(object, name));
-    if (held_[held_.size() - 1] == nullptr) {
-      return false;
-    }
-  }
-  return true;
+  return use_named_parts(object, kind, [this](PyObject* value) {
+    held_.borrow(value);
+    return true;
+  });
 }
 
 // The parts that lie in `held_[begin:end]`.

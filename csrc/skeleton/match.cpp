@@ -218,12 +218,12 @@ inline bool Matcher::pairs(PyObject* dict, std::uint32_t size) {
 }
 
 // Whether a part of a dict that has matched may match no longer, or is a leaf. Whether
-// another constant is equal, or a tuple that has one in it, is not known before the walk
-// is over.
+// another constant is equal, or a tuple that has one in it, is not known before the
+// walk is over.
 bool is_to_be_looked_at(const Node& node, PyObject* object) {
   bool can_be_told =
       node.kind == Kind::Constant || row_of(node.kind).payload == Payload::Folded;
-  return !is_value(node.kind) && !(can_be_told && node.object == object);
+  return !is_value(node.kind) && (!can_be_told || node.object != object);
 }
 
 inline bool Matcher::dict(PyObject* dict, const Node& head) {
@@ -332,20 +332,10 @@ bool Matcher::pairs_in_own_order(PyObject* dict, std::uint32_t size,
 
 // The parts of a builtin object, which keeps them alive, that its kind names.
 bool Matcher::named(PyObject* object, Kind kind) {
-  for (const char* name : row_of(kind).names) {
-    if (name == nullptr) {
-      break;
-    }
-    Owned value = Owned::steal(part_of_builtin(object, name));
-    if (!value) {
-      PyErr_Clear();
-      return false;
-    }
-    if (!part(value.get())) {
-      return false;
-    }
-  }
-  return true;
+  bool same =
+      use_named_parts(object, kind, [this](PyObject* value) { return part(value); });
+  PyErr_Clear();
+  return same;
 }
 
 inline bool Matcher::part_or_unset(PyObject* object) {

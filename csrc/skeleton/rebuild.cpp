@@ -233,9 +233,7 @@ PyObject* Rebuilder::instance(const Node& head) {
   for (std::size_t i = 0; i < plan.slots.size() && !has_state; ++i) {
     has_state = pc_[i].kind != Kind::Unset;
   }
-  Owned made = Owned::steal(has_state || plan.make || plan.is_named
-                                ? make_instance(plan)
-                                : new_instance(plan.type, false));
+  Owned made = Owned::steal(make_instance(plan, has_state));
   if (!made) {
     return failed(head);
   }
@@ -273,7 +271,7 @@ PyObject* Rebuilder::fresh(const Node& head) {
     const TypePlan* plan = find_plan(type);
     bool is_made = plan != nullptr && plan->kind == Kind::Fresh;
     Owned made =
-        Owned::steal(is_made ? make_instance(*plan) : new_instance(type, true));
+        Owned::steal(is_made ? make_instance(*plan, true) : new_instance(type, true));
     if (!made) {
       return failed(head);
     }

@@ -48,9 +48,9 @@ std::uint64_t hash_name(PyObject* object) {
 
 // A number for one element of a set. Elements that differ below the first levels may
 // have one number.
-class Fingerprint {
+class Digest {
  public:
-  explicit Fingerprint(PyObject* leaf_type) : leaf_type_(leaf_type) {}
+  explicit Digest(PyObject* leaf_type) : leaf_type_(leaf_type) {}
   // Sets `mixed`. False with an exception set on failure. May run Python.
   bool of(PyObject* object, int levels, std::uint64_t& mixed);
   // What decides among elements of one number: the shapes and dtypes of their arrays.
@@ -68,7 +68,7 @@ class Fingerprint {
   std::uint64_t leaves_ = 0;
 };
 
-bool Fingerprint::is_leaf(PyObject* object, const TypePlan& plan, bool& leaf) const {
+bool Digest::is_leaf(PyObject* object, const TypePlan& plan, bool& leaf) const {
   leaf = plan.is_leaf;
   if (leaf_type_ != nullptr) {
     int is_instance = PyObject_IsInstance(object, leaf_type_);
@@ -81,7 +81,7 @@ bool Fingerprint::is_leaf(PyObject* object, const TypePlan& plan, bool& leaf) co
 }
 
 // Mixes in the shape and dtype of an array.
-bool Fingerprint::leaf(PyObject* object) {
+bool Digest::leaf(PyObject* object) {
   for (const char* name : {"shape", "dtype"}) {
     Owned value = Owned::steal(PyObject_GetAttrString(object, name));
     Owned string = Owned::steal(value ? PyObject_Str(value.get()) : nullptr);
@@ -94,8 +94,7 @@ bool Fingerprint::leaf(PyObject* object) {
   return true;
 }
 
-bool Fingerprint::parts(PyObject* list, bool ordered, int levels,
-                        std::uint64_t& mixed) {
+bool Digest::parts(PyObject* list, bool ordered, int levels, std::uint64_t& mixed) {
   std::uint64_t sum = 0;
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); ++i) {
     Owned part = Owned::borrow(PyList_GET_ITEM(list, i));
@@ -111,8 +110,7 @@ bool Fingerprint::parts(PyObject* list, bool ordered, int levels,
 
 // The parts of an object in a new list, None if nothing looks inside, or nothing with
 // an exception set.
-Owned Fingerprint::parts_in_list(PyObject* object, const TypePlan& plan,
-                                 bool& ordered) {
+Owned Digest::parts_in_list(PyObject* object, const TypePlan& plan, bool& ordered) {
   switch (plan.kind) {
     case Kind::Set:
     case Kind::FrozenSet:
@@ -141,14 +139,10 @@ Owned Fingerprint::parts_in_list(PyObject* object, const TypePlan& plan,
     case Kind::Method:
     case Kind::Partial: {
       Owned list = Owned::steal(PyList_New(0));
-      for (const char* name : row_of(plan.kind).names) {
-        Owned part =
-            Owned::steal(name != nullptr ? part_of_builtin(object, name) : nullptr);
-        if (part && list && PyList_Append(list.get(), part.get()) < 0) {
-          return {};
-        }
-      }
-      return PyErr_Occurred() == nullptr ? std::move(list) : Owned();
+      bool done = list && use_named_parts(object, plan.kind, [&list](PyObject* part) {
+                    return PyList_Append(list.get(), part) == 0;
+                  });
+      return done ? std::move(list) : Owned();
     }
     default: {
       Owned reduction = Owned::steal(reduce(object));
@@ -159,7 +153,7 @@ Owned Fingerprint::parts_in_list(PyObject* object, const TypePlan& plan,
   }
 }
 
-bool Fingerprint::of(PyObject* object, int levels, std::uint64_t& mixed) {
+bool Digest::of(PyObject* object, int levels, std::uint64_t& mixed) {
   const TypePlan* plan = plan_for(object);
   if (plan == nullptr) {
     return false;
@@ -229,13 +223,13 @@ bool set_order(PyObject* list, PyObject* leaf_type, std::vector<std::size_t>& or
   auto size = static_cast<std::size_t>(PyList_GET_SIZE(list));
   std::vector<std::pair<std::uint64_t, std::uint64_t>> numbers(size);
   for (std::size_t i = 0; i < size && size > 1; ++i) {
-    Fingerprint fingerprint(leaf_type);
+    Digest digest(leaf_type);
     if (PyErr_CheckSignals() < 0 ||
-        !fingerprint.of(PyList_GET_ITEM(list, static_cast<Py_ssize_t>(i)), kLevels,
-                        numbers[i].first)) {
+        !digest.of(PyList_GET_ITEM(list, static_cast<Py_ssize_t>(i)), kLevels,
+                   numbers[i].first)) {
       return false;
     }
-    numbers[i].second = fingerprint.leaves();
+    numbers[i].second = digest.leaves();
   }
   order.resize(size);
   std::iota(order.begin(), order.end(), std::size_t{0});

@@ -180,3 +180,56 @@ def test_what_is_shared_is_not_looked_at_for_ever(x):
     for number in range(3):
         f(x, values, number)
     assert time.perf_counter() - began < 2
+
+
+def test_what_followed_may_be_gone(x):
+    """Another dispatcher of the function drops it; the sanitizers would see its use."""
+
+    def f(x, i):
+        return x + i
+
+    one, two = (autojit.jit(f, maxsize=2, retrace_warning=None) for _ in range(2))
+    for i in (0, 1, 0, 1, 0, 1, 0):
+        one(x, i)
+    two(x, 2)  # 1 has to go, which came after 0 each time
+    for i in (0, 0, 0, 1, 0, 1):
+        np.testing.assert_array_equal(one(x, i), x + i)
+
+
+RATE = 1
+
+
+def test_what_is_likely_may_be_of_another_dispatcher(x, monkeypatch):
+    def f(x, i):
+        return x * RATE + i
+
+    for rate in (1, 2, 1):
+        monkeypatch.setitem(globals(), "RATE", rate)
+        jitted = autojit.jit(f)
+        for i in (0, 1, 0, 1, 1):
+            np.testing.assert_array_equal(jitted(x, i), x * rate + i)
+
+
+def test_what_is_likely_may_go_before_it_is_tried(x):
+    class Number:
+        is_clearing = False
+
+        def __init__(self, value):
+            self.value = value
+
+        def __reduce__(self):
+            if Number.is_clearing:
+                Number.is_clearing = False
+                jitted.clear_cache()
+            return Number, (self.value,)
+
+    jitted = autojit.jit(lambda x, number: x + number.value, retrace_warning=None)
+    numbers = [Number(i) for i in range(4)]
+    for order in patterns(4):
+        for i in order:
+            jitted(x, numbers[i])
+    for i in (3, 1, 2, 0):
+        for j in range(4):  # all of one fingerprint
+            jitted(x, numbers[j])
+        Number.is_clearing = True
+        np.testing.assert_array_equal(jitted(x, numbers[i]), x + i)

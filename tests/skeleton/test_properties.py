@@ -1378,12 +1378,21 @@ PASS = {
 }
 
 
+def has_stand_in(plan):
+    """Whether something in a plan is a leaf while JAX traces, and static otherwise."""
+    return any(
+        node.kind == "value" and type(VALUES[node.data]()) is jax.ShapeDtypeStruct
+        for node in plan
+    )
+
+
 @fewer
 @given(plans(), st.sampled_from(sorted(PASS)), st.data())
 def test_calls_share_a_trace_if_and_only_if_their_graphs_are_equal(plan, how, data):
     """Traced only, in a trace around it: to compile takes fifty times as long."""
     call = PASS[how]
-    found = changes(plan)
+    assume(not has_stand_in(plan))
+    found = [change for change in changes(plan) if not has_stand_in(change.plan)]
     if found:
         found = data.draw(st.lists(st.sampled_from(found), max_size=5))
     seen = []
