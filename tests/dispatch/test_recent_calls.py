@@ -104,6 +104,21 @@ def test_traced_numbers_do_not_tell_calls_apart(x):
     assert jitted.cache_info().traces == 2
 
 
+def test_calls_are_found_whatever_their_traced_numbers(x):
+    """Without being taken apart, for which the array would be copied."""
+    large = np.zeros(100_000)
+    jitted = autojit.jit(lambda x, rate, flag, large: x * rate, traced="rate")
+    rng = random.Random(0)
+    for i in range(30):
+        tracemalloc.start()
+        result = jitted(x, i / 8, rng.randrange(3), large)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        np.testing.assert_allclose(result, x * (i / 8))
+        assert peak < large.nbytes / 2 or i < 12
+    assert jitted.cache_info().traces == 3
+
+
 def test_what_refers_to_itself_many_times_is_looked_at_once(x):
     def tangle(flag):
         inner = [flag]
