@@ -100,7 +100,7 @@ enum class Size : std::uint8_t {
 enum class HasExtent : std::uint8_t {
   Never,
   Always,
-  IfDeclared,  // if the class declares its attributes
+  IfDict,  // if the instances of the class have a `__dict__`
 };
 
 // What the parts that `size` counts are called in a path.
@@ -178,7 +178,7 @@ inline constexpr std::array<KindRow, kKinds> kTable = [] {
        kAlways},
       {Kind::Cell, P::None, E::Slot, S::Items, Step::Index, "cell(", ")"},
       {Kind::Instance, P::Plan, E::Slot, S::Attributes, Step::Attribute, nullptr,
-       nullptr, {}, HasExtent::IfDeclared},
+       nullptr, {}, HasExtent::IfDict},
       {Kind::Reduce, P::Class, E::Slot, S::Reduction, Step::Reduction, nullptr, nullptr,
        {}, kAlways},
       {Kind::Call, P::Keywords, E::Callable, S::Arguments, Step::Argument},

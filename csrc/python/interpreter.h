@@ -125,8 +125,13 @@ inline std::uint64_t watched_version(PyObject* /*dict*/) { return watched_change
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"  // there is no other way
 inline std::uint64_t dict_version(PyObject* dict) {
   auto* object = reinterpret_cast<PyDictObject*>(dict);
-  // The values of one that shares its keys can be set past it.
-  return object->ma_values == nullptr ? object->ma_version_tag : 0;
+#if PY_VERSION_HEX >= 0x030D0000
+  // The values of one that shares them with an instance are set past it.
+  if (object->ma_values != nullptr) {
+    return 0;
+  }
+#endif
+  return object->ma_version_tag;
 }
 #pragma GCC diagnostic pop
 #else

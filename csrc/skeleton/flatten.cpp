@@ -1152,13 +1152,16 @@ bool Flattener::instance(PyObject* object, const TypePlan& plan) {
   std::size_t count = (end_of_dict - begin) / 2;
   nodes()[index].size = static_cast<std::uint32_t>(count);
   std::vector<std::size_t> order;
-  bool has_fields = !plan.fields.empty();
   std::size_t extent = 0;
   std::size_t first_entry = program_.part_entries.size();
-  if (has_fields) {
-    order = order_of_pairs(begin, end_of_dict, plan);
+  if (plan.has_dict) {
+    if (!plan.fields.empty()) {
+      order = order_of_pairs(begin, end_of_dict, plan);
+    }
     program_.part_entries.resize(first_entry + (order.empty() ? 0 : count + 1));
-    extent = emit_extent(order.empty() ? kInOrder : first_entry);
+    extent = emit_extent();
+    nodes()[extent].memo =
+        order.empty() ? DictMemo::in_order() : DictMemo::in_order_of(first_entry);
   }
   std::size_t first_node = nodes().size();
   std::size_t first_leaf = leaves_.size();
@@ -1178,7 +1181,7 @@ bool Flattener::instance(PyObject* object, const TypePlan& plan) {
   if (!parts(end_of_dict, end)) {
     return false;
   }
-  if (has_fields) {
+  if (plan.has_dict) {
     end_extent(extent);
   }
   return true;

@@ -115,8 +115,9 @@ class Matcher {
   bool node(PyObject* object);
   bool items(PyObject* const* items, std::uint32_t size);
   bool pairs(PyObject* dict, std::uint32_t size);
-  bool dict(PyObject* dict, const Node& head);
-  bool learn(PyObject* dict, const Node& head, std::uint64_t version);
+  bool dict(PyObject* dict, std::uint32_t size, const Node& kept);
+  bool learn(PyObject* dict, std::uint32_t size, const Node& kept,
+             std::uint64_t version);
   bool pairs_in_own_order(PyObject* dict, std::uint32_t size, const Node& extent);
   bool set(PyObject* object, const Node& head);
   bool named(PyObject* object, Kind kind);
@@ -226,35 +227,38 @@ bool is_to_be_looked_at(const Node& node, PyObject* object) {
   return !is_value(node.kind) && (!can_be_told || node.object != object);
 }
 
-inline bool Matcher::dict(PyObject* dict, const Node& head) {
+// `kept` has the memo, and is the node before the pairs.
+[[gnu::always_inline]] inline bool Matcher::dict(PyObject* dict, std::uint32_t size,
+                                                 const Node& kept) {
   std::uint64_t version = python::dict_version(dict);
-  const KnownDict* known = head.memo.known();
+  if (version == 0) {
+    return pairs(dict, size);
+  }
+  const KnownDict* known = kept.memo.known();
   if (known != nullptr && known->version == version) {
-    for (const KnownDict::Part& kept : known->parts) {
-      pc_ = &head + kept.node;
-      if (!part(kept.object)) {
+    for (const KnownDict::Part& part_kept : known->parts) {
+      pc_ = &kept + part_kept.node;
+      if (!part(part_kept.object)) {
         return false;
       }
     }
-    pc_ = &head + known->nodes;
+    pc_ = &kept + known->nodes;
     return true;
   }
-  if (version != 0 && head.memo.has_seen(version)) {
-    return learn(dict, head, version);
+  if (kept.memo.has_seen(version)) {
+    return learn(dict, size, kept, version);
   }
-  if (!pairs(dict, head.size)) {
+  if (!pairs(dict, size)) {
     return false;
   }
-  if (version != 0) {
-    head.memo.see(version);
-  }
+  kept.memo.see(version);
   return true;
 }
 
 // Not the first time: one that is made anew for each call would be learned in vain.
-[[gnu::noinline]] bool Matcher::learn(PyObject* dict, const Node& head,
-                                      std::uint64_t version) {
-  if (PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(head.size)) {
+[[gnu::noinline]] bool Matcher::learn(PyObject* dict, std::uint32_t size,
+                                      const Node& kept, std::uint64_t version) {
+  if (PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(size)) {
     return false;
   }
   auto known = std::make_unique<KnownDict>();
@@ -265,15 +269,15 @@ inline bool Matcher::dict(PyObject* dict, const Node& head) {
     for (PyObject* object : pair) {
       const Node& node = *pc_;
       if (is_to_be_looked_at(node, object)) {
-        known->parts.push_back({static_cast<std::uint32_t>(&node - &head), object});
+        known->parts.push_back({static_cast<std::uint32_t>(&node - &kept), object});
       }
       if (!part(object)) {
         return false;
       }
     }
   }
-  known->nodes = static_cast<std::uint32_t>(pc_ - &head);
-  head.memo.learn(known.release());
+  known->nodes = static_cast<std::uint32_t>(pc_ - &kept);
+  kept.memo.learn(known.release());
   return true;
 }
 
@@ -313,7 +317,7 @@ bool Matcher::pairs_in_own_order(PyObject* dict, std::uint32_t size,
   }
   const Node* first_node = pc_;
   PyObject** first_leaf = leaf_;
-  const PartEntry* entry = program_.part_entries.data() + extent.number;
+  const PartEntry* entry = program_.part_entries.data() + extent.memo.first_entry();
   Py_ssize_t position = 0;
   PyObject* key = nullptr;
   PyObject* value = nullptr;
@@ -351,21 +355,23 @@ bool Matcher::instance(PyObject* object, const Node& head) {
     return false;
   }
   meet(object, head.extra);
-  PyObject* dict = nullptr;
-  if (plan.has_dict && !python::get_instance_dict(object, dict)) {
-    return false;
-  }
-  const Node* extent = plan.fields.empty() ? nullptr : pc_++;
-  if (dict == nullptr) {
-    if (head.size != 0) {
+  if (plan.has_dict) {
+    PyObject* attributes = nullptr;
+    if (!python::get_instance_dict(object, attributes)) {
       return false;
     }
-  } else if (extent != nullptr && extent->number != kInOrder) {
-    if (!pairs_in_own_order(dict, head.size, *extent)) {
+    const Node& extent = *pc_++;
+    if (attributes == nullptr) {
+      if (head.size != 0) {
+        return false;
+      }
+    } else if (!extent.memo.is_in_order()) {
+      if (!pairs_in_own_order(attributes, head.size, extent)) {
+        return false;
+      }
+    } else if (!dict(attributes, head.size, extent)) {
       return false;
     }
-  } else if (!pairs(dict, head.size)) {
-    return false;
   }
   for (const TypePlan::Slot& slot : plan.slots) {
     if (!part_or_unset(slot.value(object))) {
@@ -453,7 +459,7 @@ bool Matcher::node(PyObject* object) {
         return false;
       }
       meet(object, head.extra);
-      return dict(object, head);
+      return dict(object, head.size, head);
     case Kind::Instance:
       return instance(object, head);
     case Kind::Ref:

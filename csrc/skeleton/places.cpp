@@ -219,8 +219,10 @@ void count_again(Program& program, const std::vector<std::uint32_t>& before) {
     std::size_t first = i + 2;
     if (node.kind == Kind::Reduce) {
       extent.number = before[first + extent.size] - before[first];
-    } else if (extent.number != kInOrder) {
-      PartEntry* entry = program.part_entries.data() + extent.number;
+    } else if (is_set(node) || !extent.memo.is_in_order()) {
+      std::size_t first_entry =
+          is_set(node) ? extent.number : extent.memo.first_entry();
+      PartEntry* entry = program.part_entries.data() + first_entry;
       for (std::size_t k = 0; k <= node.size; ++k, ++entry) {
         entry->leaf = before[first + entry->node] - before[first];
       }

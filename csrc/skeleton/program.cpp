@@ -125,11 +125,13 @@ void Program::clear() {
       forget_reference(node.object);
     }
   }
+  bool is_instance = false;
   for (const Node& node : std::exchange(old.nodes, {})) {
     PyObject* object = owned_object(node);
-    if (node.kind == Kind::Dict) {
+    if (node.kind == Kind::Dict || (node.kind == Kind::Extent && is_instance)) {
       node.memo.clear();
     }
+    is_instance = node.kind == Kind::Instance;
     if (node.kind == Kind::Instance && node.plan != nullptr) {
       node.plan->release();
     }

@@ -29,12 +29,21 @@ struct KnownDict {
   std::vector<Part> parts;  // that may have changed, and arrays
 };
 
-// What a node of a dict keeps: nothing, the version of the dict that was matched last,
-// or what is known of it, once it has been seen twice.
+// What is kept of a dict beside its parts: nothing, the version of the one that was
+// matched last, or what is known of it, once it has been seen twice. Or that its pairs
+// come in an order that is not that of their nodes.
 class DictMemo {
  public:
+  static DictMemo in_order() { return DictMemo(0); }
+  static DictMemo in_order_of(std::size_t first_entry) {
+    return DictMemo((first_entry << 2U) | 2U);
+  }
+  bool is_in_order() const { return (bits_ & 3U) != 2; }
+  // The first PartEntry, if it is not.
+  std::size_t first_entry() const { return bits_ >> 2U; }
+
   const KnownDict* known() const {
-    return (bits_ & 1U) == 0 ? std::bit_cast<KnownDict*>(bits_) : nullptr;
+    return (bits_ & 3U) == 0 ? std::bit_cast<KnownDict*>(bits_) : nullptr;
   }
   bool has_seen(std::uint64_t version) const { return bits_ == mark(version); }
   void see(std::uint64_t version) {
@@ -48,6 +57,7 @@ class DictMemo {
   void clear() { learn(nullptr); }
 
  private:
+  explicit DictMemo(std::uintptr_t bits) : bits_(bits) {}
   static std::uintptr_t mark(std::uint64_t version) { return (version << 1U) | 1U; }
 
   std::uintptr_t bits_;
@@ -62,16 +72,15 @@ struct Node {
     const TypePlan* plan;  // Instance: the program is one of its owners
     // Extent. Of a Reduce: how many leaves belong to it; `extra` is 0 or one more than
     // the number of what its reduction may leave out, in `Program::contents`. Of a set:
-    // its first PartEntry; of an instance likewise, or kInOrder.
+    // its first PartEntry.
     std::size_t number;
-    // Dict. It says nothing of the skeleton.
+    // Dict, and the Extent of an instance. It says nothing of the skeleton.
     mutable DictMemo memo;
   };
 };
 static_assert(sizeof(Node) == 16);
 
 inline constexpr std::uint32_t kMaxExtra = (1U << 24) - 1;
-inline constexpr std::size_t kInOrder = SIZE_MAX;
 
 // Where a Forward comes from.
 enum Source : std::uint32_t {
@@ -98,7 +107,7 @@ inline bool is_handed_through(const Node& node) {
 inline bool has_extent(const Node& node) {
   HasExtent extent = row_of(node.kind).extent;
   return extent == HasExtent::Always ||
-         (extent == HasExtent::IfDeclared && !node.plan->fields.empty());
+         (extent == HasExtent::IfDict && node.plan->has_dict);
 }
 
 // The object that the program owns for a node, borrowed, or nullptr.

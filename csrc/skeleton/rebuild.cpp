@@ -226,7 +226,7 @@ PyObject* Rebuilder::default_dict(const Node& head) {
 
 PyObject* Rebuilder::instance(const Node& head) {
   const TypePlan& plan = *head.plan;
-  if (!plan.fields.empty()) {
+  if (plan.has_dict) {
     ++pc_;  // Extent
   }
   bool has_state = head.size != 0;

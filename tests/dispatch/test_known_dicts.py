@@ -1,5 +1,6 @@
 """A dict that is as it was the last time is not looked through: a change counts."""
 
+import dataclasses
 import datetime
 import random
 import types
@@ -173,6 +174,89 @@ def test_the_dict_of_an_instance(x):
         box.value = value
         np.testing.assert_array_equal(f(x, vars(box)), x * value)
     assert f.cache_info().traces == 3
+
+
+class Plain:
+    def __init__(self, a, b):
+        self.a, self.b = a, b
+
+
+@dataclasses.dataclass
+class Declared:
+    a: int
+    b: object
+
+
+class WithSlots:
+    __slots__ = ("__dict__", "slot")
+
+    def __init__(self, a, b):
+        self.slot, self.a, self.b = b, a, b
+
+
+class Large(Plain):  # too many attributes to share their names with others
+    def __init__(self, a, b):
+        super().__init__(a, b)
+        for i in range(60):
+            setattr(self, f"attribute_{i}", i)
+
+
+def store(owner, value):
+    owner.a = value
+
+
+def store_anew(owner, value):
+    del owner.a
+    owner.a = value
+
+
+def replace_dict(owner, value):
+    owner.__dict__ = {**vars(owner), "a": value}
+
+
+def fill_again(owner, value):
+    known = dict(vars(owner))
+    vars(owner).clear()
+    vars(owner).update(known, a=value)
+
+
+@pytest.mark.parametrize("cls", [Plain, Declared, WithSlots, Large])
+@pytest.mark.parametrize(
+    "change",
+    [
+        store,
+        store_anew,
+        replace_dict,
+        fill_again,
+        lambda owner, value: setattr(owner, "a", value),
+        lambda owner, value: object.__setattr__(owner, "a", value),
+        lambda owner, value: vars(owner).update(a=value),
+        lambda owner, value: vars(owner).__setitem__("a", value),
+        lambda owner, value: owner.__init__(value, owner.b),
+    ],
+)
+@pytest.mark.parametrize("seen", [1, 3])
+def test_attributes_that_change(x, cls, change, seen):
+    f = autojit.jit(lambda x, owner: x * owner.a + owner.b[0], retrace_warning=None)
+    owners = [cls(0, [x]), cls(0, [x])]
+    for value in [1, 2, 3, 2, 1] * 3:
+        for owner in owners:
+            change(owner, value)
+            for _ in range(seen):
+                np.testing.assert_array_equal(f(x, owner), x * value + x)
+    assert f.cache_info().traces == 3
+
+
+def test_attributes_that_come_and_go(x):
+    f = autojit.jit(lambda x, owner: x * len(vars(owner)), retrace_warning=None)
+    owner = Plain(1, x)
+    for i in range(30):
+        if i % 3 == 0:
+            owner.more = i % 2
+        elif i % 3 == 2:
+            del owner.more
+        for _ in range(i % 4):
+            np.testing.assert_array_equal(f(x, owner), x * len(vars(owner)))
 
 
 def test_deleted_arrays_and_tracers_are_seen(x):

@@ -150,6 +150,27 @@ def test_fields_that_are_declared_later(x):
     assert f.cache_info().traces == 2
     cls.__annotations__ = {"rate": float, "extra": int}
     dataclasses.dataclass(cls)
+    one.rate = two.rate = 2
+    for model in (one, two, one):
+        f(x, model)
+    assert f.cache_info().traces == 3  # the order no longer counts
+
+
+def test_fields_that_are_declared_no_longer(x):
+    cls = declared()
+    one, two = cls(1), cls(1)
+    for model, names in ((one, "ab"), (two, "ba")):
+        for name in names:
+            setattr(model, name, 0)
+    both = {**cls.__dataclass_fields__, "a": None, "b": None}
+    f = autojit.jit(lambda x, model: x * model.rate)
+    for fields, traces in ((both, 1), (dict(list(both.items())[:3]), 1)):
+        cls.__dataclass_fields__ = fields
+        for model in (one, two, one):
+            f(x, model)
+        assert f.cache_info().traces == traces
+    cls.__dataclass_fields__ = dict(list(both.items())[:2])
+    one.rate = two.rate = 2
     for model in (one, two, one):
         f(x, model)
     assert f.cache_info().traces == 3

@@ -89,6 +89,25 @@ def test_it_counts_from_then_on(x):
     assert Counted.called == 0
 
 
+def test_it_counts_though_the_class_has_not_changed(x):
+    called = []
+
+    class Layer:
+        def __getstate__(self):
+            called.append(self)
+            return vars(self)
+
+    f = autojit.jit(lambda layer, x: layer.weights * x)
+    one = Layer()
+    one.weights = x
+    f(one, x)
+    autojit.register_state(Layer)
+    f(one, x)
+    before = len(called)
+    f(one, x)
+    assert len(called) == before
+
+
 def test_named_attributes_alone_tell_instances_apart(x):
     autojit.register_state(Slots, ["weights", "name"], make=Slots)
     f = autojit.jit(lambda layer, x: (layer, layer.weights * x, len(layer._cache)))
@@ -522,6 +541,21 @@ def test_an_attribute_that_is_not_there_yet(x):
     one.weights = x * 5
     np.testing.assert_array_equal(f(one, x), x + x * 5)
     assert f.cache_info().traces == 3
+
+
+def test_an_instance_without_its_attributes_is_no_sentinel(x):
+    class Layer:
+        pass
+
+    autojit.register_state(Layer, ["weights"])
+    f = autojit.jit(lambda layer, x: (layer, x))
+    one = Layer()
+    one.weights = x
+    f(one, x)
+    for _ in range(3):
+        one = Layer()
+        assert f(one, x)[0] is not one
+    assert f.cache_info().traces == 2
 
 
 @pytest.mark.parametrize("kind", CONSTANTS)
