@@ -552,9 +552,8 @@ def test_an_instance_without_its_attributes_is_no_sentinel(x):
     one = Layer()
     one.weights = x
     f(one, x)
-    for _ in range(3):
-        one = Layer()
-        assert f(one, x)[0] is not one
+    for other in [Layer() for _ in range(3)]:  # which somebody else holds too
+        assert f(other, x)[0] is not other
     assert f.cache_info().traces == 2
 
 
