@@ -262,8 +262,8 @@ Difference difference_at(const Program& a, const Program& b, const char* root,
     if (!both) {
       return {};
     }
-    return {std::move(where), words("another %U", both.get()),
-            words("is another %U", both.get())};
+    return {std::move(where), words("was %U, now another", both.get()),
+            words("is another than %U", both.get())};
   }
   return was_and_is(std::move(where), was, is);
 }

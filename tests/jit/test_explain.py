@@ -130,6 +130,11 @@ CHANGES = {
         np.arange(1, 4),
         "args[0]: was a numpy array([0, 1, 2]), now a numpy array",
     ),
+    "what reads the same": (
+        np.zeros(2_000),
+        np.eye(1, 2_000, 1_000)[0],
+        "), now another",
+    ),
     "None": (None, X, "args[0]: was None, now a jax.Array"),
     "a shape": (
         model(),
