@@ -134,7 +134,14 @@ inline std::uint64_t dict_version(PyObject* dict) {
   return object->ma_version_tag;
 }
 #pragma GCC diagnostic pop
+// Whether what a dict held may go, which may run Python, before its version does: the
+// bytecode STORE_ATTR_WITH_HINT sets attributes so, unless the dict shares its keys
+// with those of other instances.
+inline bool may_lose_before_its_version(PyObject* dict) {
+  return reinterpret_cast<PyDictObject*>(dict)->ma_values == nullptr;
+}
 #else
+inline bool may_lose_before_its_version(PyObject* /*dict*/) { return true; }
 inline std::uint64_t dict_version(PyObject* /*dict*/) { return 0; }
 #endif
 

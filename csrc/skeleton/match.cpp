@@ -227,6 +227,14 @@ bool is_to_be_looked_at(const Node& node, PyObject* object) {
   return !is_value(node.kind) && (!can_be_told || node.object != object);
 }
 
+inline PyObject* ask(PyObject* dict, const KnownDict::Part& which) {
+  Py_ssize_t position = which.position;
+  PyObject* key = nullptr;
+  PyObject* value = nullptr;
+  bool found = PyDict_Next(dict, &position, &key, &value) != 0;
+  return found && which.is_key ? key : value;
+}
+
 // `kept` has the memo, and is the node before the pairs.
 [[gnu::always_inline]] inline bool Matcher::dict(PyObject* dict, std::uint32_t size,
                                                  const Node& kept) {
@@ -236,9 +244,10 @@ bool is_to_be_looked_at(const Node& node, PyObject* object) {
   }
   const KnownDict* known = kept.memo.known();
   if (known != nullptr && known->version == version) {
-    for (const KnownDict::Part& part_kept : known->parts) {
-      pc_ = &kept + part_kept.node;
-      if (!part(part_kept.object)) {
+    for (const KnownDict::Part& which : known->parts) {
+      pc_ = &kept + which.node;
+      PyObject* object = which.object != nullptr ? which.object : ask(dict, which);
+      if (object == nullptr || !part(object)) {
         return false;
       }
     }
@@ -263,13 +272,17 @@ bool is_to_be_looked_at(const Node& node, PyObject* object) {
   }
   auto known = std::make_unique<KnownDict>();
   known->version = version;
+  bool can_be_kept = !python::may_lose_before_its_version(dict);
   Py_ssize_t position = 0;
+  Py_ssize_t next = 0;
   PyObject* pair[] = {nullptr, nullptr};
-  while (PyDict_Next(dict, &position, &pair[0], &pair[1]) != 0) {
-    for (PyObject* object : pair) {
+  for (; PyDict_Next(dict, &next, &pair[0], &pair[1]) != 0; position = next) {
+    for (PyObject*& object : pair) {
       const Node& node = *pc_;
       if (is_to_be_looked_at(node, object)) {
-        known->parts.push_back({static_cast<std::uint32_t>(&node - &kept), object});
+        known->parts.push_back({static_cast<std::uint32_t>(&node - &kept),
+                                &object == pair, position,
+                                can_be_kept ? object : nullptr});
       }
       if (!part(object)) {
         return false;

@@ -21,8 +21,10 @@ namespace autojit {
 // and values are the same objects. Those that never change need not be looked at again.
 struct KnownDict {
   struct Part {
-    std::uint32_t node;  // from that of the dict
-    PyObject* object;    // borrowed from the dict, while that has the version
+    std::uint32_t node;   // from that of the dict
+    bool is_key;          // of its pair
+    Py_ssize_t position;  // for `PyDict_Next`
+    PyObject* object;     // borrowed from the dict, or nullptr: it is to be asked
   };
   std::uint64_t version;
   std::uint32_t nodes;      // of the dict

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import random
 import types
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -257,6 +258,43 @@ def test_attributes_that_come_and_go(x):
             del owner.more
         for _ in range(i % 4):
             np.testing.assert_array_equal(f(x, owner), x * len(vars(owner)))
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda owner: None,
+        lambda owner: setattr(owner, "__dict__", {"a": None}),
+        lambda owner: [setattr(owner, f"other_{i}", i) for i in range(40)],
+    ],
+    ids=["few", "own dict", "many"],
+)
+@pytest.mark.parametrize(
+    ("make", "number"),
+    [(lambda n: jnp.full(3, n), lambda a: a), (lambda n: Box(n), lambda a: a.value)],
+    ids=["array", "instance"],
+)
+def test_a_call_while_the_old_attribute_goes(x, make, number, fill, as_dict):
+    """CPython lets go of it before it counts the change."""
+    owner = Plain(None, x)
+    fill(owner)
+    f = autojit.jit(
+        lambda x, o: x * number((o if as_dict else vars(o))["a"]), retrace_warning=None
+    )
+    arguments = (x, vars(owner) if as_dict else owner)
+    for _ in range(50):  # until the interpreter has found a short way
+        store(owner, make(1))
+    for _ in range(4):
+        f(*arguments)
+    for n in (2, 3):
+        seen = []
+        gone = weakref.ref(owner.a, lambda _: seen.append(f(*arguments)))  # noqa: B023
+        store(owner, make(n))
+        assert gone() is None
+        np.testing.assert_array_equal(seen[0], x * n)
+        for _ in range(4):
+            np.testing.assert_array_equal(f(*arguments), x * n)
 
 
 def test_deleted_arrays_and_tracers_are_seen(x):
