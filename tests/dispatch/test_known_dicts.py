@@ -287,14 +287,15 @@ def test_a_call_while_the_old_attribute_goes(x, make, number, fill, as_dict):
         store(owner, make(1))
     for _ in range(4):
         f(*arguments)
+    seen = []
     for n in (2, 3):
-        seen = []
-        gone = weakref.ref(owner.a, lambda _: seen.append(f(*arguments)))  # noqa: B023
+        gone = weakref.ref(owner.a, lambda _: seen.append(f(*arguments)))
         store(owner, make(n))
         assert gone() is None
-        np.testing.assert_array_equal(seen[0], x * n)
+        np.testing.assert_array_equal(seen[-1], x * n)
         for _ in range(4):
             np.testing.assert_array_equal(f(*arguments), x * n)
+    assert len(seen) == 2
 
 
 def test_deleted_arrays_and_tracers_are_seen(x):
