@@ -227,6 +227,7 @@ bool is_to_be_looked_at(const Node& node, PyObject* object) {
   return !is_value(node.kind) && (!can_be_told || node.object != object);
 }
 
+// What a dict has in the place of a part by now, borrowed, or nullptr.
 inline PyObject* ask(PyObject* dict, const KnownDict::Part& which) {
   Py_ssize_t position = which.position;
   PyObject* key = nullptr;
