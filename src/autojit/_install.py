@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.abc
 import importlib.machinery
@@ -13,6 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, cast
 
 from autojit._core import Dispatcher
+from autojit._jax_private import reuse_mlir_contexts
 from autojit._options import QUIET, Checked, checked
 from autojit._statistics import note_wrapper
 
@@ -65,6 +67,7 @@ class _Replaced:
 
 
 _lock = threading.RLock()
+_undo = contextlib.ExitStack()  # of what else holds until the last `uninstall`
 _installed: list[Installation] = []
 _replaced: dict[int, _Replaced] = {}  # by the id of the scope, which it keeps alive
 # The reference that each function of ours stands for. Somebody may have kept one of
@@ -101,6 +104,9 @@ def install(*, share: bool = True) -> Installation:
     It can be called again; the last call that was not taken back decides about `share`.
     It holds for all threads.
 
+    JAX before 0.11.1 makes an MLIR context for each program that it lowers; as long as
+    this is installed, ten programs of a thread share one, as in later versions.
+
     Examples
     --------
     >>> import types
@@ -135,6 +141,8 @@ def install_with(choose: Callable[[], Hashable | None]) -> Installation:
     """
     installation = Installation(choose)
     with _lock:
+        if not _installed:
+            _undo.callback(reuse_mlir_contexts())
         _installed.append(installation)
         if _FINDER not in sys.meta_path:
             sys.meta_path.insert(0, _FINDER)
@@ -241,6 +249,7 @@ def _replace(scope: dict[str, Any]) -> None:
 
 
 def _take_back() -> None:
+    _undo.close()
     if _FINDER in sys.meta_path:
         sys.meta_path.remove(_FINDER)
     for replaced in _replaced.values():

@@ -23,11 +23,18 @@ takes no note.
 public settings can only name a folder; see `autojit._compilation_cache` for what is
 wrong with the files that JAX writes there. A bound on its size, which makes JAX lock
 the folder for each program, needs another package, and leaves damaged files in place.
+
+`reuse_mlir_contexts` has JAX lower several programs in one MLIR context, as it does by
+itself from 0.11.1 on. Before, it makes a context for each program, which takes longer
+than to lower a small one, and keeps a megabyte for as long as the program is there.
+There is no public setting for it.
 """
 
 from __future__ import annotations
 
 import functools
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -131,3 +138,39 @@ def use_store(store: Any) -> None:
     # A later JAX without these keeps them as its configuration says.
     if hasattr(private, "_cache") and hasattr(private, "_cache_initialized"):
         vars(private).update(_cache=store, _cache_initialized=True)
+
+
+# As many as a later JAX allows, for the same reason: what a program names (types,
+# constants, places in the source) stays as long as any program of its context is kept.
+_PROGRAMS_OF_A_CONTEXT = 10
+
+
+def reuse_mlir_contexts() -> Callable[[], None]:
+    """Have JAX lower several programs of a thread in one MLIR context.
+
+    Returns
+    -------
+    callable
+        Takes it back, unless somebody else has changed the same in the meantime.
+    """
+    if jax.__version_info__ >= (0, 11, 1):  # which does so by itself
+        return lambda: None
+    from jax._src.interpreters import mlir
+
+    make = mlir.make_ir_context
+    last = threading.local()
+
+    @functools.wraps(make)
+    def make_ir_context() -> Any:
+        if getattr(last, "left", 0) == 0:
+            last.context, last.left = make(), _PROGRAMS_OF_A_CONTEXT
+        last.left -= 1
+        return last.context
+
+    mlir.make_ir_context = make_ir_context
+
+    def take_back() -> None:
+        if mlir.make_ir_context is make_ir_context:
+            mlir.make_ir_context = make
+
+    return take_back

@@ -10,9 +10,11 @@ import types
 
 import array_api_extra.testing
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.interpreters import mlir
 
 import autojit
 from autojit import Dispatcher, _install
@@ -312,3 +314,59 @@ def test_the_installed_array_api_extra():
         assert isinstance(made.w, jax.Array)
     with patch(request, xp=jnp):
         assert type(module.f) is not Dispatcher
+
+
+def contexts_of_programs(count):
+    """Return the MLIR contexts that JAX lowers so many programs in."""
+    lowered = [jax.jit(lambda x, add=k: x + add).lower(1.0) for k in range(count)]
+    return [one.compiler_ir().context for one in lowered]
+
+
+def number_of(objects):
+    return len({id(one) for one in objects})
+
+
+def test_programs_share_mlir_contexts():
+    before = mlir.make_ir_context
+    with autojit.install(), autojit.install():
+        contexts = contexts_of_programs(50)
+    # As many programs in each as JAX 0.12 has there by itself.
+    assert 4 <= number_of(contexts) <= 6
+    assert mlir.make_ir_context is before
+
+
+def test_a_context_is_of_one_thread():
+    found = []
+
+    def lower():
+        found.append(contexts_of_programs(3))
+        together.wait()  # a thread that has ended could give its address to the next
+
+    together = threading.Barrier(2)
+    threads = [threading.Thread(target=lower) for _ in range(2)]
+    with autojit.install():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    first, second = ({id(context) for context in contexts} for contexts in found)
+    assert not first & second
+
+
+def test_a_context_after_an_error():
+    no_rule = jax.extend.core.Primitive("no_rule")
+    no_rule.def_abstract_eval(lambda x: x)
+    with autojit.install():
+        with pytest.raises(NotImplementedError, match="no_rule"):
+            jax.jit(no_rule.bind)(1.0)
+        assert jax.jit(lambda x: x + 1)(1.0) == 2
+
+
+def test_what_others_make_contexts_with_stays(monkeypatch):
+    def theirs():
+        return before()
+
+    before = mlir.make_ir_context
+    with autojit.install():
+        monkeypatch.setattr(mlir, "make_ir_context", theirs)
+    assert mlir.make_ir_context is theirs
