@@ -105,7 +105,7 @@ def install(*, share: bool = True) -> Installation:
     It holds for all threads.
 
     JAX before 0.11.1 makes an MLIR context for each program that it lowers; as long as
-    this is installed, ten programs of a thread share one, as in later versions.
+    this is installed, ten programs of a thread share one, much as in later versions.
 
     Examples
     --------

@@ -24,10 +24,10 @@ public settings can only name a folder; see `autojit._compilation_cache` for wha
 wrong with the files that JAX writes there. A bound on its size, which makes JAX lock
 the folder for each program, needs another package, and leaves damaged files in place.
 
-`reuse_mlir_contexts` has JAX lower several programs in one MLIR context, as it does by
-itself from 0.11.1 on. Before, it makes a context for each program, which takes longer
-than to lower a small one, and keeps a megabyte for as long as the program is there.
-There is no public setting for it.
+`reuse_mlir_contexts` has JAX lower several programs in one MLIR context, much as it
+does by itself from 0.11.1 on. Before, it makes a context for each program, which takes
+longer than to lower a small one, and keeps a megabyte for as long as the program is
+there. There is no public setting for it.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def use_store(store: Any) -> None:
         vars(private).update(_cache=store, _cache_initialized=True)
 
 
-# As many as a later JAX allows, for the same reason: what a program names (types,
+# About as many as a later JAX allows, for the same reason: what a program names (types,
 # constants, places in the source) stays as long as any program of its context is kept.
 _PROGRAMS_OF_A_CONTEXT = 10
 
@@ -151,26 +151,48 @@ def reuse_mlir_contexts() -> Callable[[], None]:
     Returns
     -------
     callable
-        Takes it back, unless somebody else has changed the same in the meantime.
+        Takes it back. What somebody else has put there in the meantime stays.
     """
     if jax.__version_info__ >= (0, 11, 1):  # which does so by itself
         return lambda: None
+    from jax._src import compilation_cache
     from jax._src.interpreters import mlir
 
-    make = mlir.make_ir_context
+    is_on = True
+    make, get_key = mlir.make_ir_context, compilation_cache.get_cache_key
+    another = make()
     last = threading.local()
 
+    # Somebody else may have kept these, and put them there again later.
     @functools.wraps(make)
     def make_ir_context() -> Any:
+        if not is_on:
+            return make()
         if getattr(last, "left", 0) == 0:
             last.context, last.left = make(), _PROGRAMS_OF_A_CONTEXT
         last.left -= 1
         return last.context
 
-    mlir.make_ir_context = make_ir_context
+    # The key is made of a copy of the program. While another is being lowered, as where
+    # a lowering rule computes something, the copy would become part of that one, if
+    # they are of one context and that is the current one.
+    @functools.wraps(get_key)
+    def get_cache_key(*args: Any, **kwargs: Any) -> Any:
+        with another:
+            return get_key(*args, **kwargs)
+
+    replaced: list[tuple[Any, str, Any, Any]] = [
+        (mlir, "make_ir_context", make, make_ir_context),
+        (compilation_cache, "get_cache_key", get_key, get_cache_key),
+    ]
+    for module, name, _, ours in replaced:
+        setattr(module, name, ours)
 
     def take_back() -> None:
-        if mlir.make_ir_context is make_ir_context:
-            mlir.make_ir_context = make
+        nonlocal is_on
+        is_on = False
+        for module, name, theirs, ours in replaced:
+            if getattr(module, name) is ours:
+                setattr(module, name, theirs)
 
     return take_back

@@ -11,6 +11,7 @@ import types
 import array_api_extra.testing
 import jax
 import jax.extend.core
+import jax.interpreters.mlir
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -362,11 +363,34 @@ def test_a_context_after_an_error():
         assert jax.jit(lambda x: x + 1)(1.0) == 2
 
 
-def test_what_others_make_contexts_with_stays(monkeypatch):
+def test_compiling_while_another_program_is_lowered():
+    def rule(ctx, x):
+        earlier.compile()
+        found.append(jax.jit(lambda x: x * 2)(np.float32(4)))
+        return [x]
+
+    found = []
+    compiles = jax.extend.core.Primitive("compiles")
+    compiles.def_abstract_eval(lambda x: x)
+    jax.interpreters.mlir.register_lowering(compiles, rule)
+    with autojit.install():
+        earlier = jax.jit(lambda x: x - 1).lower(1.0)
+        assert jax.jit(lambda x: compiles.bind(x) + 1)(1.0) == 2
+        assert earlier.compile()(3.0) == 2
+    assert found == [8]
+
+
+def test_what_others_make_contexts_with(monkeypatch):
     def theirs():
         return before()
 
     before = mlir.make_ir_context
+    monkeypatch.setattr(mlir, "make_ir_context", before)  # so at the end
+    for _ in range(3):
+        with autojit.install():
+            ours = mlir.make_ir_context
+            mlir.make_ir_context = theirs
+        assert mlir.make_ir_context is theirs
+        mlir.make_ir_context = ours  # as they had found it
     with autojit.install():
-        monkeypatch.setattr(mlir, "make_ir_context", theirs)
-    assert mlir.make_ir_context is theirs
+        assert number_of(contexts_of_programs(50)) >= 4
