@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <set>
 #include <string>
@@ -557,6 +558,20 @@ void Reads::reach_environment() {
   }
 }
 
+Sieve::Sieve(PyObject* dict)
+    : bits_(std::bit_ceil(static_cast<std::size_t>(PyDict_GET_SIZE(dict)) / 8 + 1)) {
+  Py_ssize_t position = 0;
+  PyObject* name = nullptr;
+  while (PyDict_Next(dict, &position, &name, nullptr) != 0) {
+    if (!PyUnicode_CheckExact(name)) {  // equal to it may be what it likes
+      std::fill(bits_.begin(), bits_.end(), ~std::uint64_t{0});
+      return;
+    }
+    std::size_t place = place_of(PyObject_Hash(name));
+    bits_[place / kBits] |= std::uint64_t{1} << (place % kBits);
+  }
+}
+
 void Reads::note(PyObject* holder, PyObject* name, Read::As as) {
   if (noted_.insert({holder, name, as == Read::As::Identity}).second) {
     held_.borrow(holder);
@@ -624,7 +639,7 @@ bool Reads::reach_inside(PyObject* object) {
 
 void Reads::add_name(PyObject* name, bool is_librarys) {
   if (!is_librarys && known_names_.emplace(name, is_lenient_).second) {
-    names_.emplace_back(name, is_lenient_);
+    names_.push_back({name, PyObject_Hash(name), is_lenient_});
     computes_names_ = computes_names_ || is_among(kComputeNames, view(name));
   }
 }
@@ -639,7 +654,7 @@ void Reads::add_global(PyObject* globals, PyObject* name, bool is_librarys) {
   if (builtin != nullptr) {
     note(builtins, name, Read::As::Librarys);
     if (is_wrapped_ && read_anything.contains(builtin)) {
-      holders_.push_back({globals, Read::As::Identity, false, false, names_.size()});
+      holders_.emplace_back(globals, Read::As::Identity, false, names_.size());
       computes_names_ = true;
     }
   }
@@ -855,7 +870,7 @@ bool Reads::reach_module(PyObject* dict) {
   if (known_modules_.insert(dict).second) {
     held_.borrow(dict);
     Read::As as = kind_of(dict);
-    holders_.push_back({dict, as, false, false, 0});
+    holders_.emplace_back(dict, as, false, 0);
     // A package gets the modules in it as they are imported.
     if (as == Read::As::Content && PyDict_GetItemString(dict, "__path__") == nullptr) {
       note(dict, nullptr, Read::As::Content);
@@ -900,7 +915,7 @@ bool Reads::reach_class(PyTypeObject* type) {
       return false;
     }
   }
-  holders_.push_back({dict, Read::As::Content, true, false, 0});
+  holders_.emplace_back(dict, Read::As::Content, true, 0);
   return PyErr_Occurred() == nullptr;
 }
 
@@ -922,27 +937,28 @@ bool Reads::is_of_library(PyTypeObject* type, PyObject* name) const {
 bool Reads::look_up_names() {
   for (std::size_t next = 0; next < holders_.size();) {
     std::size_t i = next++;
-    const Holder holder = holders_[i];  // others may come
-    for (std::size_t j = holder.names; j < names_.size(); ++j) {
-      PyObject* name = names_[j].first;
-      is_lenient_ = names_[j].second;
-      if (PyDict_GetItemWithError(holder.dict, name) != nullptr &&
-          !note_and_reach(holder.dict, name, holder.as)) {
+    PyObject* dict = holders_[i].dict;  // others may come, which moves them
+    Read::As as = holders_[i].as;
+    for (std::size_t j = holders_[i].names; j < names_.size(); ++j) {
+      PyObject* name = names_[j].object;
+      is_lenient_ = names_[j].is_lenient;
+      if (holders_[i].sieve.may_have(names_[j].hash) &&
+          PyDict_GetItemWithError(dict, name) != nullptr &&
+          !note_and_reach(dict, name, as)) {
         return false;
       }
     }
     holders_[i].names = names_.size();
-    if (!computes_names_ || holder.as == Read::As::Librarys || holder.is_whole) {
+    if (!computes_names_ || as == Read::As::Librarys || holders_[i].is_whole) {
       continue;
     }
     holders_[i].is_whole = true;
     Py_ssize_t position = 0;
     PyObject* name = nullptr;
     is_lenient_ = true;
-    while (PyDict_Next(holder.dict, &position, &name, nullptr) != 0) {
+    while (PyDict_Next(dict, &position, &name, nullptr) != 0) {
       if (!is_special(name)) {
-        note(holder.dict, name,
-             holder.is_class ? Read::As::Content : Read::As::Identity);
+        note(dict, name, holders_[i].is_class ? Read::As::Content : Read::As::Identity);
       }
     }
   }

@@ -100,6 +100,29 @@ struct Read {
 // Runs no Python.
 Owned read(PyObject* holder, PyObject* name);
 
+// Tells of most names that a dict has not got them, without looking there: many names
+// are looked up in many dicts that have few of them. Holds as long as the dict is as it
+// was.
+class Sieve {
+ public:
+  explicit Sieve(PyObject* dict);
+  // Whether it may have a str of this hash.
+  bool may_have(Py_hash_t hash) const {
+    std::size_t place = place_of(hash);
+    return ((bits_[place / kBits] >> (place % kBits)) & 1U) != 0;
+  }
+
+ private:
+  static constexpr std::size_t kBits = 64;
+
+  // The number of bits is a power of two.
+  std::size_t place_of(Py_hash_t hash) const {
+    return static_cast<std::size_t>(hash) & (bits_.size() * kBits - 1);
+  }
+
+  std::vector<std::uint64_t> bits_;
+};
+
 // What functions read, one after the other. Runs no Python. Where one of these is
 // false, an exception is set: a refusal if what is read can't be known (`eval`,
 // `globals`), or is too much.
@@ -126,11 +149,24 @@ class Reads {
  private:
   // A module or a class.
   struct Holder {
+    Holder(PyObject* its_dict, Read::As read_as, bool of_class, std::size_t looked_up)
+        : dict(its_dict),
+          as(read_as),
+          is_class(of_class),
+          names(looked_up),
+          sieve(its_dict) {}
+
     PyObject* dict;
     Read::As as;
     bool is_class;
-    bool is_whole;      // all that it has is noted
-    std::size_t names;  // how many of `names_` have been looked up
+    bool is_whole = false;  // all that it has is noted
+    std::size_t names;      // how many of `names_` have been looked up
+    Sieve sieve;
+  };
+  struct Name {
+    PyObject* object;
+    Py_hash_t hash;
+    bool is_lenient;
   };
 
   bool is_librarys_file(PyObject* file) const;
@@ -177,7 +213,7 @@ class Reads {
   std::vector<Holder> holders_;
   // All names in the code of the functions that are followed, and constants that may be
   // names.
-  std::vector<std::pair<PyObject*, bool>> names_;  // whether it is lenient
+  std::vector<Name> names_;
   std::set<std::pair<PyObject*, bool>> known_names_;
   bool computes_names_ = false;
   bool is_wrapped_ = false;

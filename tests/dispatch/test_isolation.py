@@ -406,6 +406,26 @@ def test_what_a_function_reads_is_never_stale(mod, wrap, environment, what):
     assert first.cache_info().traces == 2
 
 
+class Name(str):
+    """A str of its own, as which a module may have a name."""
+
+    def __hash__(self):
+        return str.__hash__(self)
+
+    def __eq__(self, other):
+        return str.__eq__(self, other)
+
+
+def test_a_name_of_a_class_of_its_own(mod, wrap):
+    other = vars(mod.other)
+    other[Name("K")] = other.pop("K")
+    x = jnp.asarray(3.0)
+    before = wrap(mod.of_passed_module)(x)
+    assert wrap(mod.of_passed_module)(x) == before
+    other["K"] += 10
+    assert wrap(mod.of_passed_module)(x) == before + 10
+
+
 @pytest.mark.parametrize("number", [1, 5])
 def test_what_is_changed_back_is_taken_again(mod, wrap, number):
     x = jnp.asarray(3.0)
