@@ -654,7 +654,8 @@ void Reads::add_global(PyObject* globals, PyObject* name, bool is_librarys) {
   if (builtin != nullptr) {
     note(builtins, name, Read::As::Librarys);
     if (is_wrapped_ && read_anything.contains(builtin)) {
-      holders_.emplace_back(globals, Read::As::Identity, false, names_.size());
+      holders_.push_back(
+          {globals, Read::As::Identity, false, false, names_.size(), Sieve(globals)});
       computes_names_ = true;
     }
   }
@@ -870,7 +871,7 @@ bool Reads::reach_module(PyObject* dict) {
   if (known_modules_.insert(dict).second) {
     held_.borrow(dict);
     Read::As as = kind_of(dict);
-    holders_.emplace_back(dict, as, false, 0);
+    holders_.push_back({dict, as, false, false, 0, Sieve(dict)});
     // A package gets the modules in it as they are imported.
     if (as == Read::As::Content && PyDict_GetItemString(dict, "__path__") == nullptr) {
       note(dict, nullptr, Read::As::Content);
@@ -915,7 +916,7 @@ bool Reads::reach_class(PyTypeObject* type) {
       return false;
     }
   }
-  holders_.emplace_back(dict, Read::As::Content, true, 0);
+  holders_.push_back({dict, Read::As::Content, true, false, 0, Sieve(dict)});
   return PyErr_Occurred() == nullptr;
 }
 

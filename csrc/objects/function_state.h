@@ -149,18 +149,11 @@ class Reads {
  private:
   // A module or a class.
   struct Holder {
-    Holder(PyObject* its_dict, Read::As read_as, bool of_class, std::size_t looked_up)
-        : dict(its_dict),
-          as(read_as),
-          is_class(of_class),
-          names(looked_up),
-          sieve(its_dict) {}
-
     PyObject* dict;
     Read::As as;
     bool is_class;
-    bool is_whole = false;  // all that it has is noted
-    std::size_t names;      // how many of `names_` have been looked up
+    bool is_whole;      // all that it has is noted
+    std::size_t names;  // how many of `names_` have been looked up
     Sieve sieve;
   };
   struct Name {

@@ -163,7 +163,8 @@ def reuse_mlir_contexts() -> Callable[[], None]:
     another = make()
     last = threading.local()
 
-    # Somebody else may have kept these, and put them there again later.
+    # Asks whether it is on: somebody else may have kept it, and put it there again when
+    # it had been taken back.
     @functools.wraps(make)
     def make_ir_context() -> Any:
         if not is_on:
